@@ -1,0 +1,36 @@
+"""fastnorm: normalization of tensors on CPUs."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fastnorm.runtime.threads import get_num_threads, num_threads, set_num_threads
+
+if TYPE_CHECKING:
+    from fastnorm.ops.batch import batch_norm, batch_norm_backward, batch_norm_train
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "batch_norm": "fastnorm.ops.batch",
+    "batch_norm_backward": "fastnorm.ops.batch",
+    "batch_norm_train": "fastnorm.ops.batch",
+}
+_MODULES = ()
+
+__all__ = ["get_num_threads", "num_threads", "set_num_threads", *_HOME, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
+    if name in _MODULES:
+        return importlib.import_module(f"fastnorm.{name}")
+    raise AttributeError(f"module 'fastnorm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,174 @@
+"""The only file that decides Numba options, fastmath sets and the cache folder.
+
+Three decorators:
+
+- ``element``: one element or one statistic in, one out; exact arithmetic, always inlined.
+- ``loop``   : a loop over one run, inlined into the chunk body that calls it; may be reassociated.
+- ``driver`` / ``parallel_driver``: what Python calls; cached on disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fastnorm.runtime import folder, threading_layer
+
+threading_layer.prepare()  # before Numba reads its settings
+
+import numba  # noqa: E402
+from numba.core import caching  # noqa: E402
+from numba.core.dispatcher import Dispatcher  # noqa: E402
+from numba.extending import overload  # noqa: E402
+
+from fastnorm._link_only import LinkOnly  # noqa: E402
+
+# Reductions may be reordered into vector lanes, products fused; NaN and inf keep their meaning
+# (never "nnan", "ninf": a NaN has to reach its own channel).
+REASSOCIATE = {"reassoc", "contract", "nsz", "arcp"}
+# Compensated sums cancel to nothing under "reassoc".
+EXACT = {"nsz", "contract"}
+
+_COMMON = {"nogil": True, "error_model": "numpy", "boundscheck": False}
+
+
+@cache
+def build_digest() -> str:
+    """Of every source file and version that compiled code depends on.
+
+    Numba's own key sees edits of one file only and no options at all; this names the cache folder.
+    """
+    digest = hashlib.sha256(f"{numba.__version__} {sorted(REASSOCIATE)} {_COMMON}".encode())
+    package = Path(__file__).parent
+    for room in ("element", "kernels", "interop"):
+        for file in sorted((package / room).glob("*.py")):
+            digest.update(file.name.encode())
+            digest.update(file.read_bytes())
+    digest.update(Path(__file__).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class _OneFilePerSignature:
+    """Storage of compiled code: the name of a file is the digest of its key.
+
+    Numba keeps an index file beside numbered data files; two processes that save at once can leave an
+    index that points to the other's code. Without an index there is nothing to disagree about, and a
+    damaged file fails its checksum and counts as absent.
+    """
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self._directory = directory
+        self._name = name
+
+    def _path(self, key: object) -> Path:
+        return self._directory / f"{self._name}-{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.nbc"
+
+    def load(self, key: object) -> Any:
+        try:
+            blob = self._path(key).read_bytes()
+            if hashlib.sha256(blob[32:]).digest() != blob[:32]:
+                return None
+            return pickle.loads(blob[32:])
+        except Exception:  # a cache never fails a call: absent, unreadable and damaged are all a miss
+            return None
+
+    def save(self, key: object, data: object) -> None:
+        from numba.core.serialize import dumps
+
+        path = self._path(key)
+        temporary = path.with_suffix(f".{os.getpid()}-{id(data)}.tmp")
+        try:
+            payload = dumps(data)
+            temporary.write_bytes(hashlib.sha256(payload).digest() + payload)
+            os.replace(temporary, path)
+        except OSError:  # full disk, folder removed or made read-only: run uncached
+            try:
+                temporary.unlink(missing_ok=True)
+            except OSError:
+                pass
+
+    def flush(self) -> None:
+        for file in self._directory.glob(f"{self._name}-*.nbc"):
+            file.unlink(missing_ok=True)
+
+
+class _Locator(caching._CacheLocator):
+    def __init__(self, py_func: Callable[..., Any]) -> None:
+        self._path = str(folder.cache_folder(build_digest()))
+        self._name = py_func.__name__
+
+    def get_cache_path(self) -> str:
+        return self._path
+
+    def get_source_stamp(self) -> str:
+        return build_digest()
+
+    def get_disambiguator(self) -> str:
+        return "fastnorm"
+
+    @classmethod
+    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> _Locator:
+        return cls(py_func)
+
+
+class _CacheImpl(caching.CompileResultCacheImpl):
+    _locator_classes = [_Locator]
+
+    def check_cachable(self, cres: Any) -> bool:
+        return not cres.library.has_dynamic_globals
+
+
+class _Cache(caching.FunctionCache):
+    _impl_class = _CacheImpl
+
+    def __init__(self, py_func: Callable[..., Any]) -> None:
+        super().__init__(py_func)
+        self._cache_file = _OneFilePerSignature(Path(self._cache_path), f"{py_func.__module__}.{py_func.__name__}")
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # code of another machine or a damaged file: compile again
+            return None
+
+
+def element(function: Callable[..., Any]) -> Dispatcher:
+    """A formula: inlined into its caller, no reassociation."""
+    return numba.njit(forceinline=True, fastmath=EXACT, pipeline_class=LinkOnly, **_COMMON)(function)
+
+
+def loop(function: Callable[..., Any]) -> Dispatcher:
+    """A loop over runs: inlined into the chunk body, free to use vector lanes."""
+    return numba.njit(forceinline=True, fastmath=REASSOCIATE, pipeline_class=LinkOnly, **_COMMON)(function)
+
+
+def chunk_body(function: Callable[..., Any]) -> Dispatcher:
+    """The work of one chunk, called by a serial and by a parallel driver."""
+    # A callee inherits its caller's "forceinline" unless it says otherwise.
+    return numba.njit(forceinline=False, fastmath=REASSOCIATE, pipeline_class=LinkOnly, **_COMMON)(function)
+
+
+def variant(generic: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Choose an implementation of `generic` by the types of its arguments, at compile time."""
+    return overload(generic, jit_options={"forceinline": True, "fastmath": EXACT, "pipeline_class": LinkOnly, **_COMMON}, strict=False)
+
+
+def driver(function: Callable[..., Any]) -> Dispatcher:
+    """Called from Python, one thread."""
+    return _cached(numba.njit(fastmath=REASSOCIATE, **_COMMON)(function))
+
+
+def parallel_driver(function: Callable[..., Any]) -> Dispatcher:
+    """Called from Python; its ``prange`` runs on all threads."""
+    return _cached(numba.njit(parallel=True, fastmath=REASSOCIATE, **_COMMON)(function))
+
+
+def _cached(dispatcher: Dispatcher) -> Dispatcher:
+    if isinstance(dispatcher, Dispatcher):  # plain functions under NUMBA_DISABLE_JIT
+        dispatcher._cache = _Cache(dispatcher.py_func)
+    return dispatcher

@@ -1,0 +1,1 @@
+"""Formulas for one element or one statistic: no loops, no arrays made."""

@@ -1,0 +1,193 @@
+"""Activations and their derivatives, for one element.
+
+A tag chooses the function when the kernel is compiled. float64 calls the C library; float32 has
+polynomials of its own, because a call does not vectorize.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba.core import types
+
+from fastnorm._jit import element, variant
+from fastnorm.element import bits
+from fastnorm.element.storage import as_compute
+
+
+class Relu(NamedTuple):
+    """max(z, 0)"""
+
+    floor: float = 0.0
+
+
+class LeakyRelu(NamedTuple):
+    """z, or slope * z where z is negative"""
+
+    slope: float = 0.01
+
+
+class Silu(NamedTuple):
+    """z * sigmoid(steepness * z). Source: Hendrycks, Gimpel 2016; Ramachandran et al. 2017"""
+
+    steepness: float = 1.0
+
+
+class Gelu(NamedTuple):
+    """z * Phi(z / deviation), exact. Source: Hendrycks, Gimpel 2016"""
+
+    deviation: float = 1.0
+
+
+class GeluTanh(NamedTuple):
+    """z * (1 + tanh(sqrt(2/pi) * (z + cubic * z**3))) / 2. Source: Hendrycks, Gimpel 2016"""
+
+    cubic: float = 0.044715
+
+
+@element
+def exp_single(value):
+    """exp in float32, relative error below 2e-7; saturates at exp(-87) and exp(88), NaN gives exp(88)."""
+    clamped = value if value < np.float32(88.0) else np.float32(88.0)
+    clamped = clamped if clamped > np.float32(-87.0) else np.float32(-87.0)
+    # Adding 1.5 * 2**23 rounds to an integer in the last bits: a conversion that vectorizes everywhere.
+    magic = np.float32(12582912.0)
+    power = (clamped * np.float32(1.4426950408889634) + magic) - magic
+    rest = clamped - power * np.float32(0.693359375)  # Cody, Waite 1980: ln 2 in two parts
+    rest = rest - power * np.float32(-2.12194440e-4)
+    # Least squares on [-ln2/2, ln2/2] of (exp(r) - 1 - r) / r**2, relative error 4e-9.
+    poly = np.float32(1.3751407897e-3)
+    poly = poly * rest + np.float32(8.3689163414e-3)
+    poly = poly * rest + np.float32(4.1669533109e-2)
+    poly = poly * rest + np.float32(1.6666518460e-1)
+    poly = poly * rest + np.float32(4.9999988595e-1)
+    poly = poly * (rest * rest) + rest + np.float32(1.0)
+    word = np.uint32((np.int32(power) + np.int32(127)) << np.int32(23))
+    return poly * bits.bits_to_single(word)
+
+
+@element
+def erf_single(value):
+    """erf in float32, absolute error below 4e-7, exactly +-1 beyond 3.925."""
+    bound = np.float32(3.925)
+    x = value if value < bound else bound
+    x = x if x > -bound else -bound
+    t = x * x
+    # Rational least-squares fit of erf(x)/x in x**2, reweighted to minimax: relative error 2e-8.
+    top = np.float32(2.046036868e-06)
+    top = top * t + np.float32(2.848424968e-04)
+    top = top * t + np.float32(3.772503253e-03)
+    top = top * t + np.float32(5.276916024e-02)
+    top = top * t + np.float32(1.905926532e-01)
+    top = top * t + np.float32(1.128379146e00)
+    low = np.float32(3.804781728e-05)
+    low = low * t + np.float32(1.163846310e-03)
+    low = low * t + np.float32(1.498310655e-02)
+    low = low * t + np.float32(1.141822721e-01)
+    low = low * t + np.float32(5.022410720e-01)
+    low = low * t + np.float32(1.0)
+    inside = x * top / low
+    saturated = np.float32(1.0) if value > np.float32(0.0) else np.float32(-1.0)
+    return saturated if abs(value) >= bound else inside
+
+
+def exp(z):
+    raise NotImplementedError
+
+
+@variant(exp)
+def _exp(z: Any) -> Any:
+    if z == types.float32:
+        return lambda z: exp_single(z)
+    return lambda z: math.exp(z)
+
+
+def erf(z):
+    raise NotImplementedError
+
+
+@variant(erf)
+def _erf(z: Any) -> Any:
+    if z == types.float32:
+        return lambda z: erf_single(z)
+    return lambda z: math.erf(z)
+
+
+@element
+def sigmoid(z):
+    one = as_compute(z, 1.0)
+    return one / (one + exp(-z))
+
+
+@element
+def normal_cdf(z):
+    return as_compute(z, 0.5) * (as_compute(z, 1.0) + erf(z * as_compute(z, 0.7071067811865476)))
+
+
+@element
+def normal_pdf(z):
+    return as_compute(z, 0.3989422804014327) * exp(as_compute(z, -0.5) * z * z)
+
+
+@element
+def gelu_tanh_argument(z, cubic):
+    # (1 + tanh(u)) / 2 = sigmoid(2 u); 2 * sqrt(2 / pi) = 1.5957691216057308
+    return as_compute(z, 1.5957691216057308) * (z + as_compute(z, cubic) * z * z * z)
+
+
+@element
+def gelu_tanh_slope(z, cubic):
+    return as_compute(z, 1.5957691216057308) * (as_compute(z, 1.0) + as_compute(z, 3.0 * cubic) * z * z)
+
+
+def activate(activation, z):
+    """The activation of a pre-activation."""
+    raise NotImplementedError
+
+
+@variant(activate)
+def _activate(activation: Any, z: Any) -> Any:
+    if activation is types.none:
+        return lambda activation, z: z
+    tag = activation.instance_class
+    if tag is Relu:  # written so that NaN passes through
+        return lambda activation, z: as_compute(z, 0.0) if z < as_compute(z, 0.0) else z
+    if tag is LeakyRelu:
+        return lambda activation, z: z * as_compute(z, activation.slope) if z < as_compute(z, 0.0) else z
+    if tag is Silu:
+        return lambda activation, z: z * sigmoid(z)
+    if tag is Gelu:
+        return lambda activation, z: z * normal_cdf(z)
+    return lambda activation, z: z * sigmoid(gelu_tanh_argument(z, activation.cubic))
+
+
+def derivative(activation, z):
+    """Of the activation, at a pre-activation; 0 at the kink of the rectifiers."""
+    raise NotImplementedError
+
+
+@variant(derivative)
+def _derivative(activation: Any, z: Any) -> Any:
+    tag = activation.instance_class
+    if tag is Relu:
+        return lambda activation, z: as_compute(z, 1.0) if z > as_compute(z, 0.0) else as_compute(z, 0.0)
+    if tag is LeakyRelu:
+        return lambda activation, z: as_compute(z, 1.0) if z > as_compute(z, 0.0) else as_compute(z, activation.slope)
+
+    if tag is Silu:
+
+        def silu_derivative(activation, z):
+            s = sigmoid(z)
+            return s * (as_compute(z, 1.0) + z * (as_compute(z, 1.0) - s))
+
+        return silu_derivative
+    if tag is Gelu:
+        return lambda activation, z: normal_cdf(z) + z * normal_pdf(z)
+
+    def gelu_tanh_derivative(activation, z):
+        s = sigmoid(gelu_tanh_argument(z, activation.cubic))
+        return s * (as_compute(z, 1.0) + z * (as_compute(z, 1.0) - s) * gelu_tanh_slope(z, activation.cubic))
+
+    return gelu_tanh_derivative

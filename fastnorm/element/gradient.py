@@ -1,0 +1,41 @@
+"""Backward formulas. Source: Ioffe, Szegedy 2015, section 3, with the sums in closed form.
+
+With d = x - mean, g = grad_out * gamma and means over the elements of one statistic:
+
+    grad_src = rstd * (g - mean(g) - d * rstd**2 * mean(g * d))
+
+gamma belongs inside both means (published derivations that leave it out are right for gamma = 1 only),
+and the last factor is rstd**2, not 1 / var: eps is part of it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fastnorm._jit import element
+
+
+class GradientSums(NamedTuple):
+    """Sums over the elements of one statistic, float64."""
+
+    grad: float  # of grad
+    product: float  # of grad * (x - mean)
+
+
+@element
+def add_sums(a, b):
+    return GradientSums(a.grad + b.grad, a.product + b.product)
+
+
+@element
+def mean_terms(sums, count, rstd):
+    """What every element's gradient loses: an offset, and a slope times its distance from the mean.
+
+    sums : of g and g * d, g already weighted by gamma
+    """
+    return rstd * (sums.grad / count), rstd * (sums.product / count) * (rstd * rstd)
+
+
+@element
+def input_gradient(grad, distance, scale, offset, slope):
+    return scale * grad - (offset + distance * slope)

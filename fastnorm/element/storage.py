@@ -1,0 +1,274 @@
+"""How elements lie in memory: a tag for every kind, and load and store of one element of it.
+
+A plain array of float32 or float64 (or an integer type, to read) is its own storage. Everything else is
+a tag around it, so that kernels compile for each kind and hold no case distinction. 16-bit floats are
+storage only: arithmetic is float32.
+
+Accessors are Numba intrinsics, not jitted functions: they are used everywhere, cost no compilation of
+their own, and a slice made here is a pointer and a length, without Numba's clamping of its bounds.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from numba.core import types
+from numba.extending import intrinsic
+
+from fastnorm.element import bits
+
+
+class Half(NamedTuple):
+    """float16, as uint16."""
+
+    bits: Any
+
+
+class BFloat16(NamedTuple):
+    """The upper half of a float32, as uint16."""
+
+    bits: Any
+
+
+class Strided(NamedTuple):
+    """Elements at any distance, alignment and byte order, in an array of bytes."""
+
+    memory: Any  # uint8, every byte that the elements touch
+    start: int  # byte of the first element
+    step: int  # bytes from an element to the next of its run
+    swapped: bool
+    sample: Any  # storage of no element: gives the dtype
+
+
+_MEMORY, _START, _STEP, _SWAPPED, _SAMPLE = range(5)
+
+
+def is_tagged(storage: Any, tag: type) -> bool:
+    return isinstance(storage, types.BaseNamedTuple) and storage.instance_class is tag
+
+
+def compute_type(storage: Any) -> Any:
+    """Numba type of the arithmetic: float32 for what fits in it, float64 for the rest."""
+    if is_tagged(storage, Strided):
+        return compute_type(storage[_SAMPLE])
+    if isinstance(storage, types.Array):
+        return types.float32 if storage.dtype == types.float32 else types.float64
+    return types.float32
+
+
+def _array_type(storage: Any) -> Any:
+    """Of the array that holds the elements, or that has their type."""
+    if is_tagged(storage, Strided):
+        return _array_type(storage[_SAMPLE])
+    return storage if isinstance(storage, types.Array) else storage[0]
+
+
+def _array(context: Any, builder: Any, storage_type: Any, storage: Any) -> Any:
+    """Of plain or tagged storage, as a Numba array structure."""
+    value = storage if isinstance(storage_type, types.Array) else builder.extract_value(storage, 0)
+    return context.make_array(_array_type(storage_type))(context, builder, value)
+
+
+def _raw_bits(storage: Any) -> int:
+    dtype = _array_type(storage).dtype
+    return 8 if dtype == types.boolean else int(dtype.bitwidth)
+
+
+def _decode(builder: Any, storage: Any, raw: Any) -> Any:
+    """Value in the compute type of the bits of an element."""
+    sample = storage[_SAMPLE] if is_tagged(storage, Strided) else storage
+    if is_tagged(sample, Half):
+        return bits.widen_half(builder, raw)
+    if is_tagged(sample, BFloat16):
+        return bits.widen_bfloat16(builder, raw)
+    dtype = sample.dtype
+    if isinstance(dtype, types.Float):
+        return builder.bitcast(raw, bits.float_type(dtype.bitwidth))
+    if dtype == types.boolean:
+        raw = builder.zext(builder.icmp_unsigned("!=", raw, raw.type(0)), raw.type)
+    signed = isinstance(dtype, types.Integer) and dtype.signed
+    return (builder.sitofp if signed else builder.uitofp)(raw, bits.float_type(64))
+
+
+def _encode(context: Any, builder: Any, storage: Any, value: Any, value_type: Any) -> Any:
+    """Bits of an element for a value."""
+    sample = storage[_SAMPLE] if is_tagged(storage, Strided) else storage
+    if isinstance(sample, types.Array):
+        number = context.cast(builder, value, value_type, sample.dtype)
+        return builder.bitcast(number, bits.integer_type(sample.dtype.bitwidth))
+    single = context.cast(builder, value, value_type, types.float32)
+    return (bits.narrow_half if is_tagged(sample, Half) else bits.narrow_bfloat16)(builder, single)
+
+
+def _byte(builder: Any, run: Any, index: Any) -> Any:
+    start, step = builder.extract_value(run, _START), builder.extract_value(run, _STEP)
+    return builder.add(start, builder.mul(index, step))
+
+
+@intrinsic(prefer_literal=False)
+def load(typing_context: Any, run: Any, index: Any) -> Any:
+    """Element of a run, in the compute dtype."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, at = arguments
+        if is_tagged(run, Strided):
+            memory = context.make_array(run[_MEMORY])(context, builder, builder.extract_value(value, _MEMORY))
+            swapped = builder.extract_value(value, _SWAPPED)
+            raw = bits.load_unaligned(builder, memory.data, _byte(builder, value, at), _raw_bits(run), swapped)
+            return _decode(builder, run, raw)
+        element = builder.load(builder.gep(_array(context, builder, run, value).data, [at], inbounds=True))
+        if isinstance(run, types.Array) and isinstance(run.dtype, types.Float):
+            return element
+        return _decode(builder, run, element)
+
+    return compute_type(run)(run, types.intp), generate
+
+
+@intrinsic(prefer_literal=False)
+def store(typing_context: Any, run: Any, index: Any, value: Any) -> Any:
+    """Write one element of a run."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        target, at, number = arguments
+        if is_tagged(run, Strided):
+            memory = context.make_array(run[_MEMORY])(context, builder, builder.extract_value(target, _MEMORY))
+            raw = _encode(context, builder, run, number, value)
+            swapped = builder.extract_value(target, _SWAPPED)
+            bits.store_unaligned(builder, memory.data, _byte(builder, target, at), raw, swapped)
+        else:
+            plain = isinstance(run, types.Array)
+            convert = context.cast(builder, number, value, run.dtype) if plain else _encode(context, builder, run, number, value)
+            builder.store(convert, builder.gep(_array(context, builder, run, target).data, [at], inbounds=True))
+        return context.get_dummy_value()
+
+    return types.void(run, types.intp, value), generate
+
+
+def _shortened(context: Any, builder: Any, array_type: Any, array: Any, start: Any, count: Any) -> Any:
+    """Array of `count` elements from `start` on. It borrows: its owner outlives every run."""
+    old = context.make_array(array_type)(context, builder, array)
+    new = context.make_array(array_type)(context, builder)
+    item = old.itemsize
+    new.data = builder.gep(old.data, [start], inbounds=True)
+    new.itemsize = item
+    new.nitems = count
+    new.parent = old.parent
+    new.meminfo = old.meminfo.type(None)
+    set_shape(builder, new, count, item)
+    return new._getvalue()
+
+
+def set_shape(builder: Any, array: Any, count: Any, item: Any) -> None:
+    from numba.core import cgutils
+
+    array.shape = cgutils.pack_array(builder, [count])
+    array.strides = cgutils.pack_array(builder, [item])
+
+
+@intrinsic(prefer_literal=False)
+def cut(typing_context: Any, storage: Any, start: Any, count: Any) -> Any:
+    """The run of `count` elements from `start` on: an index, or a byte of strided storage; None of None."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, begin, length = arguments
+        if storage is types.none:
+            return context.get_dummy_value()
+        if is_tagged(storage, Strided):
+            return builder.insert_value(value, begin, _START)
+        if isinstance(storage, types.Array):
+            return _shortened(context, builder, storage, value, begin, length)
+        run = _shortened(context, builder, storage[0], builder.extract_value(value, 0), begin, length)
+        return builder.insert_value(value, run, 0)
+
+    return storage(storage, types.intp, types.intp), generate
+
+
+@intrinsic(prefer_literal=False)
+def row(typing_context: Any, matrix: Any, index: Any) -> Any:
+    """Row of a C-contiguous array of two or more dimensions, flat; it borrows."""
+    flat = types.Array(matrix.dtype, 1, "C")
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, at = arguments
+        old = context.make_array(matrix)(context, builder, value)
+        shape = [builder.extract_value(old.shape, k) for k in range(1, matrix.ndim)]
+        count = shape[0]
+        for size in shape[1:]:
+            count = builder.mul(count, size)
+        new = context.make_array(flat)(context, builder)
+        new.data = builder.gep(old.data, [builder.mul(at, count)], inbounds=True)
+        new.itemsize = old.itemsize
+        new.nitems = count
+        new.parent = old.parent
+        new.meminfo = old.meminfo.type(None)
+        set_shape(builder, new, count, old.itemsize)
+        return new._getvalue()
+
+    return flat(matrix, types.intp), generate
+
+
+@intrinsic(prefer_literal=False)
+def at(typing_context: Any, parameter: Any, index: Any) -> Any:
+    """Of a vector its element, of a number the number: one loop serves both."""
+    vector = isinstance(parameter, types.Array)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if not vector:
+            return arguments[0]
+        data = context.make_array(parameter)(context, builder, arguments[0]).data
+        return builder.load(builder.gep(data, [arguments[1]], inbounds=True))
+
+    return (parameter.dtype if vector else parameter)(parameter, types.intp), generate
+
+
+@intrinsic(prefer_literal=False)
+def put(typing_context: Any, vector: Any, index: Any, value: Any) -> Any:
+    """Write one element of a plain vector, cast to its dtype."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(vector)(context, builder, arguments[0]).data
+        number = context.cast(builder, arguments[2], value, vector.dtype)
+        builder.store(number, builder.gep(data, [arguments[1]], inbounds=True))
+        return context.get_dummy_value()
+
+    return types.void(vector, types.intp, value), generate
+
+
+@intrinsic(prefer_literal=False)
+def zero_of(typing_context: Any, storage: Any) -> Any:
+    """0 in the compute dtype of a storage."""
+    kind = compute_type(storage)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return context.get_constant(kind, 0.0)
+
+    return kind(storage), generate
+
+
+@intrinsic(prefer_literal=False)
+def as_compute(typing_context: Any, zero: Any, value: Any) -> Any:
+    """`value` in the dtype of `zero`: float32 must not meet a float64, which would win."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return context.cast(builder, arguments[1], value, zero)
+
+    return zero(zero, value), generate
+
+
+@intrinsic(prefer_literal=False)
+def flush(typing_context: Any, staged: Any, out: Any, start: Any, count: Any) -> Any:
+    """Copy a staged run over elements of `out` with stores that bypass the caches."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if is_tagged(out, Strided):
+            return context.get_dummy_value()
+        array_type = _array_type(out)
+        source = _array(context, builder, staged, arguments[0])._getvalue()
+        target = _array(context, builder, out, arguments[1])._getvalue()
+        zero = context.get_constant(types.intp, 0)
+        source = _shortened(context, builder, array_type, source, zero, arguments[3])
+        target = _shortened(context, builder, array_type, target, arguments[2], arguments[3])
+        signature, generate_stream = bits.stream._defn(None, array_type, array_type)
+        return generate_stream(context, builder, signature, [source, target])
+
+    return types.void(staged, out, types.intp, types.intp), generate

@@ -1,0 +1,15 @@
+"""Loops over arrays: no formulas, no checks, nothing raised.
+
+A file of this room is imported when its first driver is called: only then is Numba paid for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("_"):
+        raise AttributeError(name)
+    return importlib.import_module(f"{__name__}.{name}")

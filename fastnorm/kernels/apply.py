@@ -1,0 +1,202 @@
+"""Normalize with given statistics, scale, shift, add a residual, activate.
+
+stats : mean, low (or None), var: float64 vectors (batch * channel,)
+gamma, beta : float64 vectors, one number per (c, i // run), or None
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange, set_num_threads
+
+from fastnorm._jit import chunk_body, driver, loop, parallel_driver
+from fastnorm.element.affine import split_mean
+from fastnorm.element.bits import compact, fence, wide_vectors
+from fastnorm.element.moments import reciprocal_std
+from fastnorm.element.storage import as_compute, cut, flush, row, zero_of
+from fastnorm.kernels.columns import repeat
+from fastnorm.kernels.scratch import staging, vectors
+from fastnorm.kernels.tile import normalize_run
+from fastnorm.kernels.walk import (
+    column_place,
+    elements_per_statistic,
+    position,
+    row_span,
+    run_length_before,
+    span,
+    tile_of_columns,
+    units_of_columns,
+)
+from fastnorm.plan.table import (
+    BATCH,
+    CHANNEL,
+    CHUNKS,
+    COLUMNS,
+    CUTS,
+    EXTRA,
+    FOLD,
+    INNER,
+    OUT,
+    PROBLEM,
+    RUN,
+    SRC,
+    STEP_OUTER,
+    STREAM,
+)
+
+
+@loop
+def parameters_of(zero, stat, param, mean, low, rstd, gamma, beta):
+    """high, low, scale, shift of one statistic and parameter, in the compute dtype."""
+    high_part, low_part = split_mean(zero, mean[stat], low[stat] if low is not None else 0.0)
+    scale = rstd * gamma[param] if gamma is not None else rstd
+    shift = beta[param] if beta is not None else 0.0
+    return high_part, low_part, as_compute(zero, scale), as_compute(zero, shift)
+
+
+@chunk_body
+def apply_to_span(src, residual, out, staged, mean, low, var, gamma, beta, eps, activation, table, b, c, begin, end):
+    """Elements begin to end of statistic (b, c), backwards: the moments have just been the other way."""
+    wide_vectors()
+    zero = zero_of(src)
+    inner, run, channel = table[PROBLEM, INNER], table[PROBLEM, RUN], table[PROBLEM, CHANNEL]
+    stat = b * channel + c
+    rstd = reciprocal_std(var[stat], eps)
+    streaming = table[PROBLEM, STREAM] != 0
+    at = end
+    while at > begin:
+        o = (at - 1) // inner
+        i = at - o * inner
+        n = run_length_before(table, i, at - begin)
+        i -= n
+        high, rest, scale, shift = parameters_of(zero, stat, c * (inner // run) + i // run, mean, low, rstd, gamma, beta)
+        run_src = cut(src, position(table, SRC, b, o, c, i), n)
+        run_residual = cut(residual, position(table, EXTRA, b, o, c, i), n)
+        place = position(table, OUT, b, o, c, i)
+        target = cut(staged, 0, n) if streaming else cut(out, place, n)
+        normalize_run(run_src, run_residual, target, n, high, rest, scale, shift, activation)
+        if streaming:
+            flush(staged, out, place, n)
+        at -= n
+
+
+@chunk_body
+def planar_apply_chunk(src, residual, out, mean, low, var, gamma, beta, eps, activation, table, chunk):
+    compact()
+    cuts, channel = table[PROBLEM, CUTS], table[PROBLEM, CHANNEL]
+    n_units = table[PROBLEM, BATCH] * channel * cuts
+    first, last = span(n_units, table[PROBLEM, CHUNKS], chunk)
+    staged = staging(out)
+    for k in range(first, last):
+        unit = n_units - 1 - k  # the moments ended there
+        stat = unit // cuts
+        begin, end = span(elements_per_statistic(table), cuts, unit - stat * cuts)
+        b = stat // channel
+        apply_to_span(
+            src, residual, out, staged, mean, low, var, gamma, beta, eps, activation, table, b, stat - b * channel, begin, end
+        )
+    fence()
+
+
+@driver
+def planar_apply_serial(src, residual, out, mean, low, var, gamma, beta, eps, activation, table):
+    for chunk in range(table[PROBLEM, CHUNKS]):
+        planar_apply_chunk(src, residual, out, mean, low, var, gamma, beta, eps, activation, table, chunk)
+
+
+@parallel_driver
+def planar_apply_parallel(src, residual, out, mean, low, var, gamma, beta, eps, activation, table, n_threads):
+    set_num_threads(n_threads)
+    for chunk in prange(table[PROBLEM, CHUNKS]):
+        planar_apply_chunk(src, residual, out, mean, low, var, gamma, beta, eps, activation, table, np.intp(chunk))
+
+
+@loop
+def column_parameters(parameters, table, b, column, n, mean, low, var, gamma, beta, eps):
+    """Fill the vectors high, low, scale, shift of a column tile, repeated for folded rows."""
+    inner, run = table[PROBLEM, INNER], table[PROBLEM, RUN]
+    highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
+    zero = zero_of(highs)
+    first_stat = b * table[PROBLEM, CHANNEL] + column // inner
+    if inner == 1:  # vectorizes
+        for i in range(n):
+            stat = first_stat + i
+            rstd = reciprocal_std(var[stat], eps)
+            highs[i], lows[i], scales[i], shifts[i] = parameters_of(zero, stat, column + i, mean, low, rstd, gamma, beta)
+    else:
+        for k in range(n // inner):
+            rstd = reciprocal_std(var[first_stat + k], eps)
+            for i in range(k * inner, (k + 1) * inner):
+                param = (column + i) // run
+                highs[i], lows[i], scales[i], shifts[i] = parameters_of(
+                    zero, first_stat + k, param, mean, low, rstd, gamma, beta
+                )
+    for field in range(4):
+        repeat(row(parameters, field), n, table[PROBLEM, FOLD])
+
+
+@loop
+def apply_to_rows(src, residual, out, staged, parameters, places, steps, n_rows, n, streaming, activation):
+    """Rows backwards; n columns of each."""
+    high, low, scale, shift = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
+    for k in range(n_rows):
+        line = n_rows - 1 - k
+        run_src = cut(src, places[0] + line * steps[0], n)
+        run_residual = cut(residual, places[1] + line * steps[1], n)
+        place = places[2] + line * steps[2]
+        target = cut(staged, 0, n) if streaming else cut(out, place, n)
+        normalize_run(run_src, run_residual, target, n, high, low, scale, shift, activation)
+        if streaming:
+            flush(staged, out, place, n)
+
+
+@chunk_body
+def apply_to_block(src, residual, out, staged, parameters, activation, table, b, column, n, begin, end):
+    """Rows begin to end of the n columns from `column` on."""
+    wide_vectors()
+    fold = table[PROBLEM, FOLD]
+    streaming = table[PROBLEM, STREAM] != 0
+    folded = (end - begin) // fold
+    rest = begin + folded * fold
+    for part in range(2):  # the rows that do not fill a folded row, then the folded ones: one copy of the loop
+        first = rest if part == 0 else begin
+        n_rows = end - rest if part == 0 else folded
+        times = 1 if part == 0 else fold
+        places = (
+            column_place(table, SRC, b, first, column),
+            column_place(table, EXTRA, b, first, column),
+            column_place(table, OUT, b, first, column),
+        )
+        steps = (table[SRC, STEP_OUTER] * times, table[EXTRA, STEP_OUTER] * times, table[OUT, STEP_OUTER] * times)
+        apply_to_rows(src, residual, out, staged, parameters, places, steps, n_rows, n * times, streaming, activation)
+
+
+@chunk_body
+def interleaved_apply_chunk(src, residual, out, mean, low, var, gamma, beta, eps, activation, table, chunk):
+    compact()
+    cuts = table[PROBLEM, CUTS]
+    n_units = units_of_columns(table)
+    first, last = span(n_units, table[PROBLEM, CHUNKS], chunk)
+    staged = staging(out)
+    parameters = vectors(zero_of(src), 4, table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD])
+    for k in range(first, last):
+        unit = n_units - 1 - k
+        tile = unit // cuts
+        b, column, n = tile_of_columns(table, tile)
+        begin, end = row_span(table, unit - tile * cuts)
+        column_parameters(parameters, table, b, column, n, mean, low, var, gamma, beta, eps)
+        apply_to_block(src, residual, out, staged, parameters, activation, table, b, column, n, begin, end)
+    fence()
+
+
+@driver
+def interleaved_apply_serial(src, residual, out, mean, low, var, gamma, beta, eps, activation, table):
+    for chunk in range(table[PROBLEM, CHUNKS]):
+        interleaved_apply_chunk(src, residual, out, mean, low, var, gamma, beta, eps, activation, table, chunk)
+
+
+@parallel_driver
+def interleaved_apply_parallel(src, residual, out, mean, low, var, gamma, beta, eps, activation, table, n_threads):
+    set_num_threads(n_threads)
+    for chunk in prange(table[PROBLEM, CHUNKS]):
+        interleaved_apply_chunk(src, residual, out, mean, low, var, gamma, beta, eps, activation, table, np.intp(chunk))

@@ -1,0 +1,277 @@
+"""Backward: sums of the gradient per (batch, parameter), then the gradient of every element.
+
+grad, src, residual : operands GRAD, SRC, EXTRA of the table
+out, grad_residual  : operands OUT, GRAD_EXTRA
+mean, rstd : float64 (batch * channel,)
+sums       : float64 (2, batch * parameters), of g and of g * (x - mean)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange, set_num_threads
+
+from fastnorm._jit import chunk_body, driver, loop, parallel_driver
+from fastnorm.element.affine import split_mean
+from fastnorm.element.bits import compact, fence, wide_vectors
+from fastnorm.element.gradient import GradientSums, add_sums, mean_terms
+from fastnorm.element.storage import as_compute, cut, flush, row, zero_of
+from fastnorm.kernels.scratch import staging
+from fastnorm.kernels.tile import gradient_of_run, gradient_sums_of_run
+from fastnorm.kernels.walk import elements_per_statistic, parameters_per_statistic, position, span
+from fastnorm.plan.table import (
+    BATCH,
+    CHANNEL,
+    CHUNKS,
+    CUTS,
+    EXTRA,
+    GRAD,
+    GRAD_EXTRA,
+    OUT,
+    OUTER,
+    PROBLEM,
+    RUN,
+    SRC,
+    STREAM,
+    TILE,
+)
+
+
+@loop
+def forward_parameters(zero, stat, param, mean, rstd, gamma, beta):
+    """high, low, scale, shift that forward used."""
+    high, low = split_mean(zero, mean[stat], 0.0)
+    scale = rstd[stat] * gamma[param] if gamma is not None else rstd[stat]
+    shift = beta[param] if beta is not None else 0.0
+    return high, low, as_compute(zero, scale), as_compute(zero, shift)
+
+
+@loop
+def terms_of_statistic(table, stat, sums, rstd, gamma, training):
+    """Offset and slope of a statistic, float64."""
+    if not training:
+        return 0.0, 0.0
+    segments = parameters_per_statistic(table)
+    c = stat % table[PROBLEM, CHANNEL]
+    total = GradientSums(0.0, 0.0)
+    for k in range(segments):
+        weight = gamma[c * segments + k] if gamma is not None else 1.0
+        total = add_sums(total, GradientSums(weight * sums[0, stat * segments + k], weight * sums[1, stat * segments + k]))
+    return mean_terms(total, float(elements_per_statistic(table)), rstd[stat])
+
+
+@chunk_body
+def sums_of_span(grad, src, residual, mean, rstd, gamma, beta, activation, table, b, p, begin, end):
+    """Of elements begin to end of parameter p in batch b, counted along outer and run."""
+    wide_vectors()
+    run = table[PROBLEM, RUN]
+    segments = parameters_per_statistic(table)
+    c = p // segments
+    stat = b * table[PROBLEM, CHANNEL] + c
+    high, low, scale, shift = forward_parameters(zero_of(src), stat, p, mean, rstd, gamma, beta)
+    total = GradientSums(0.0, 0.0)
+    at = begin
+    while at < end:
+        o = at // run
+        i = at - o * run
+        n = min(min(run - i, end - at), table[PROBLEM, TILE])
+        i += (p - c * segments) * run
+        run_grad = cut(grad, position(table, GRAD, b, o, c, i), n)
+        run_src = cut(src, position(table, SRC, b, o, c, i), n)
+        run_residual = cut(residual, position(table, EXTRA, b, o, c, i), n)
+        total = add_sums(total, gradient_sums_of_run(run_grad, run_src, run_residual, n, high, low, scale, shift, activation))
+        at += n
+    return total
+
+
+@chunk_body
+def gradient_of_span(
+    grad, src, residual, out, grad_residual, staged, mean, rstd, gamma, beta, activation, terms, table, b, p, begin, end
+):
+    """Elements begin to end of parameter p in batch b, backwards: the sums have just been the other way."""
+    wide_vectors()
+    zero = zero_of(src)
+    run = table[PROBLEM, RUN]
+    segments = parameters_per_statistic(table)
+    c = p // segments
+    stat = b * table[PROBLEM, CHANNEL] + c
+    high, low, scale, shift = forward_parameters(zero, stat, p, mean, rstd, gamma, beta)
+    offset, slope = as_compute(zero, terms[0]), as_compute(zero, terms[1])
+    streaming = table[PROBLEM, STREAM] != 0
+    at = end
+    while at > begin:
+        o = (at - 1) // run
+        i = at - o * run
+        n = min(min(i, at - begin), table[PROBLEM, TILE])
+        i += (p - c * segments) * run - n
+        run_grad = cut(grad, position(table, GRAD, b, o, c, i), n)
+        run_src = cut(src, position(table, SRC, b, o, c, i), n)
+        run_residual = cut(residual, position(table, EXTRA, b, o, c, i), n)
+        extra = cut(grad_residual, position(table, GRAD_EXTRA, b, o, c, i), n)
+        place = position(table, OUT, b, o, c, i)
+        target = cut(staged, 0, n) if streaming else cut(out, place, n)
+        gradient_of_run(run_grad, run_src, run_residual, target, extra, n, high, low, scale, shift, offset, slope, activation)
+        if streaming:
+            flush(staged, out, place, n)
+        at -= n
+
+
+@chunk_body
+def planar_sums_chunk(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table, chunk):
+    compact()
+    cuts = table[PROBLEM, CUTS]
+    params = table[PROBLEM, CHANNEL] * parameters_per_statistic(table)
+    first, last = span(table[PROBLEM, BATCH] * params * cuts, table[PROBLEM, CHUNKS], chunk)
+    for unit in range(first, last):
+        q = unit // cuts
+        part = unit - q * cuts
+        begin, end = span(table[PROBLEM, OUTER] * table[PROBLEM, RUN], cuts, part)
+        b = q // params
+        total = sums_of_span(grad, src, residual, mean, rstd, gamma, beta, activation, table, b, q - b * params, begin, end)
+        partial[part, 0, q] = total.grad
+        partial[part, 1, q] = total.product
+
+
+@driver
+def planar_sums_serial(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table):
+    for chunk in range(table[PROBLEM, CHUNKS]):
+        planar_sums_chunk(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table, chunk)
+
+
+@parallel_driver
+def planar_sums_parallel(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table, n_threads):
+    set_num_threads(n_threads)
+    for chunk in prange(table[PROBLEM, CHUNKS]):
+        planar_sums_chunk(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table, np.intp(chunk))
+
+
+@driver
+def merge_gradient_sums(table, partial, sums):
+    """Cuts in order; then the `run` columns of a parameter, where partial has one entry per column."""
+    n = partial.shape[2]
+    total = partial[0]
+    target = row(partial, 0)
+    for part in range(1, partial.shape[0]):
+        source = row(partial, part)
+        for i in range(2 * n):
+            target[i] += source[i]
+    record_sums(sums, 0, total, n, n // sums.shape[1])
+
+
+@loop
+def record_sums(sums, first, totals, n, run):
+    for field in range(2):
+        target, source = row(sums, field), row(totals, field)
+        for k in range(n // run):
+            total = 0.0
+            for i in range(k * run, (k + 1) * run):
+                total += source[i]
+            target[first + k] = total
+
+
+@driver
+def parameter_gradients(table, sums, rstd, dgamma, dbeta):
+    """Sums over the batch: dgamma of g * (x - mean) * rstd, dbeta of g."""
+    segments = parameters_per_statistic(table)
+    params = table[PROBLEM, CHANNEL] * segments
+    for p in range(params):
+        dgamma[p] = 0.0
+        dbeta[p] = 0.0
+    for b in range(table[PROBLEM, BATCH]):
+        for p in range(params):
+            dgamma[p] += sums[1, b * params + p] * rstd[b * table[PROBLEM, CHANNEL] + p // segments]
+            dbeta[p] += sums[0, b * params + p]
+
+
+@chunk_body
+def planar_gradient_chunk(
+    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk
+):
+    compact()
+    cuts = table[PROBLEM, CUTS]
+    segments = parameters_per_statistic(table)
+    params = table[PROBLEM, CHANNEL] * segments
+    n_units = table[PROBLEM, BATCH] * params * cuts
+    first, last = span(n_units, table[PROBLEM, CHUNKS], chunk)
+    staged = staging(out)
+    for k in range(first, last):
+        unit = n_units - 1 - k  # the sums ended there
+        q = unit // cuts
+        begin, end = span(table[PROBLEM, OUTER] * table[PROBLEM, RUN], cuts, unit - q * cuts)
+        b = q // params
+        terms = terms_of_statistic(table, q // segments, sums, rstd, gamma, training)
+        gradient_of_span(
+            grad, src, residual, out, grad_residual, staged, mean, rstd, gamma, beta, activation, terms,
+            table, b, q - b * params, begin, end,
+        )  # fmt: skip
+    fence()
+
+
+@driver
+def planar_gradient_serial(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table):
+    for chunk in range(table[PROBLEM, CHUNKS]):
+        planar_gradient_chunk(
+            grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk
+        )
+
+
+@parallel_driver
+def planar_gradient_parallel(
+    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, n_threads
+):
+    set_num_threads(n_threads)
+    for chunk in prange(table[PROBLEM, CHUNKS]):
+        planar_gradient_chunk(
+            grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, np.intp(chunk)
+        )
+
+
+@chunk_body
+def planar_backward_chunk(
+    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk
+):
+    """Whole statistics: the second sweep finds x and dy in L2."""
+    compact()
+    cuts, channel = table[PROBLEM, CUTS], table[PROBLEM, CHANNEL]
+    segments = parameters_per_statistic(table)
+    n = table[PROBLEM, OUTER] * table[PROBLEM, RUN]
+    first, last = span(table[PROBLEM, BATCH] * channel, table[PROBLEM, CHUNKS], chunk)
+    staged = staging(out)
+    for stat in range(first, last):
+        b = stat // channel
+        p = (stat - b * channel) * segments
+        for k in range(segments):
+            total = GradientSums(0.0, 0.0)
+            for part in range(cuts):
+                begin, end = span(n, cuts, part)
+                total = add_sums(
+                    total, sums_of_span(grad, src, residual, mean, rstd, gamma, beta, activation, table, b, p + k, begin, end)
+                )
+            sums[0, stat * segments + k] = total.grad
+            sums[1, stat * segments + k] = total.product
+        terms = terms_of_statistic(table, stat, sums, rstd, gamma, training)
+        for k in range(segments - 1, -1, -1):
+            gradient_of_span(
+                grad, src, residual, out, grad_residual, staged, mean, rstd, gamma, beta, activation, terms,
+                table, b, p + k, 0, n,
+            )  # fmt: skip
+    fence()
+
+
+@driver
+def planar_backward_serial(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table):
+    for chunk in range(table[PROBLEM, CHUNKS]):
+        planar_backward_chunk(
+            grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk
+        )
+
+
+@parallel_driver
+def planar_backward_parallel(
+    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, n_threads
+):
+    set_num_threads(n_threads)
+    for chunk in prange(table[PROBLEM, CHUNKS]):
+        planar_backward_chunk(
+            grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, np.intp(chunk)
+        )

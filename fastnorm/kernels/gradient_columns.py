@@ -1,0 +1,284 @@
+"""Backward of interleaved layouts: as `gradient`, vectorized over the columns."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange, set_num_threads
+
+from fastnorm._jit import chunk_body, driver, loop, parallel_driver
+from fastnorm.element.bits import compact, fence, wide_vectors
+from fastnorm.element.storage import as_compute, cut, flush, row, zero_of
+from fastnorm.kernels.columns import clear, gradient_sums_of_rows, repeat, unfold_sums
+from fastnorm.kernels.gradient import forward_parameters, record_sums, terms_of_statistic
+from fastnorm.kernels.scratch import staging, vectors
+from fastnorm.kernels.tile import gradient_of_run
+from fastnorm.kernels.walk import (
+    column_place,
+    parameters_per_statistic,
+    row_span,
+    span,
+    tile_of_columns,
+    units_of_columns,
+)
+from fastnorm.plan.table import (
+    CHANNEL,
+    CHUNKS,
+    COLUMNS,
+    CUTS,
+    EXTRA,
+    FOLD,
+    GRAD,
+    GRAD_EXTRA,
+    INNER,
+    OUT,
+    OUTER,
+    PROBLEM,
+    RUN,
+    SRC,
+    STEP_OUTER,
+    STREAM,
+)
+
+
+@loop
+def column_forward_parameters(vectors_of, table, b, column, n, mean, rstd, gamma, beta):
+    """Fill high, low, scale, shift of a column tile, repeated for folded rows."""
+    inner, run = table[PROBLEM, INNER], table[PROBLEM, RUN]
+    highs, lows, scales, shifts = row(vectors_of, 0), row(vectors_of, 1), row(vectors_of, 2), row(vectors_of, 3)
+    zero = zero_of(highs)
+    first_stat = b * table[PROBLEM, CHANNEL] + column // inner
+    if inner == 1:  # vectorizes
+        for i in range(n):
+            highs[i], lows[i], scales[i], shifts[i] = forward_parameters(
+                zero, first_stat + i, column + i, mean, rstd, gamma, beta
+            )
+    else:
+        for i in range(n):
+            highs[i], lows[i], scales[i], shifts[i] = forward_parameters(
+                zero, first_stat + i // inner, (column + i) // run, mean, rstd, gamma, beta
+            )
+    for field in range(4):
+        repeat(row(vectors_of, field), n, table[PROBLEM, FOLD])
+
+
+@loop
+def column_terms(vectors_of, table, b, column, n, sums, rstd, gamma, training):
+    """Fill offset and slope of a column tile, repeated for folded rows."""
+    inner = table[PROBLEM, INNER]
+    offsets, slopes = row(vectors_of, 4), row(vectors_of, 5)
+    zero = zero_of(offsets)
+    first_stat = b * table[PROBLEM, CHANNEL] + column // inner
+    for k in range(n // inner):
+        offset, slope = terms_of_statistic(table, first_stat + k, sums, rstd, gamma, training)
+        for i in range(k * inner, (k + 1) * inner):
+            offsets[i] = as_compute(zero, offset)
+            slopes[i] = as_compute(zero, slope)
+    repeat(offsets, n, table[PROBLEM, FOLD])
+    repeat(slopes, n, table[PROBLEM, FOLD])
+
+
+@chunk_body
+def sums_of_block(grad, src, residual, parameters, activation, table, b, column, n, begin, end, totals, sums):
+    """Fill totals (2, columns), float64, from rows begin to end of n columns."""
+    compact()
+    fold = table[PROBLEM, FOLD]
+    high, low, scale, shift = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
+    folded = (end - begin) // fold
+    rest = begin + folded * fold
+    clear(row(totals, 0), n * fold)
+    clear(row(totals, 1), n * fold)
+    for part in range(2):  # the folded rows, then those that do not fill one: one copy of the loop
+        first = begin if part == 0 else rest
+        n_rows = folded if part == 0 else end - rest
+        times = fold if part == 0 else 1
+        places = (
+            column_place(table, GRAD, b, first, column),
+            column_place(table, SRC, b, first, column),
+            column_place(table, EXTRA, b, first, column),
+        )
+        steps = (table[GRAD, STEP_OUTER] * times, table[SRC, STEP_OUTER] * times, table[EXTRA, STEP_OUTER] * times)
+        gradient_sums_of_rows(
+            grad, src, residual, places, steps, n_rows, n * times, high, low, scale, shift, activation, totals, sums
+        )
+        if part == 0:
+            unfold_sums(totals, fold, n)
+
+
+@loop
+def gradient_of_rows(grad, src, residual, out, grad_residual, staged, parameters, places, steps, n_rows, n, streaming, activation):
+    """Rows backwards; n columns of each."""
+    high, low, scale, shift = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
+    offset, slope = row(parameters, 4), row(parameters, 5)
+    for k in range(n_rows):
+        line = n_rows - 1 - k
+        run_grad = cut(grad, places[0] + line * steps[0], n)
+        run_src = cut(src, places[1] + line * steps[1], n)
+        run_residual = cut(residual, places[2] + line * steps[2], n)
+        place = places[3] + line * steps[3]
+        extra = cut(grad_residual, places[4] + line * steps[4], n)
+        target = cut(staged, 0, n) if streaming else cut(out, place, n)
+        gradient_of_run(run_grad, run_src, run_residual, target, extra, n, high, low, scale, shift, offset, slope, activation)
+        if streaming:
+            flush(staged, out, place, n)
+
+
+@chunk_body
+def gradient_of_block(
+    grad, src, residual, out, grad_residual, staged, parameters, activation, table, b, column, n, begin, end
+):
+    """Rows begin to end of the n columns from `column` on."""
+    wide_vectors()
+    fold = table[PROBLEM, FOLD]
+    streaming = table[PROBLEM, STREAM] != 0
+    folded = (end - begin) // fold
+    rest = begin + folded * fold
+    steps = (
+        table[GRAD, STEP_OUTER],
+        table[SRC, STEP_OUTER],
+        table[EXTRA, STEP_OUTER],
+        table[OUT, STEP_OUTER],
+        table[GRAD_EXTRA, STEP_OUTER],
+    )
+    folded_steps = (steps[0] * fold, steps[1] * fold, steps[2] * fold, steps[3] * fold, steps[4] * fold)
+    for part in range(2):  # the rows that do not fill a folded row, then the folded ones
+        first = rest if part == 0 else begin
+        n_rows = end - rest if part == 0 else folded
+        places = (
+            column_place(table, GRAD, b, first, column),
+            column_place(table, SRC, b, first, column),
+            column_place(table, EXTRA, b, first, column),
+            column_place(table, OUT, b, first, column),
+            column_place(table, GRAD_EXTRA, b, first, column),
+        )
+        gradient_of_rows(
+            grad, src, residual, out, grad_residual, staged, parameters, places,
+            steps if part == 0 else folded_steps, n_rows, n if part == 0 else n * fold, streaming, activation,
+        )  # fmt: skip
+
+
+@chunk_body
+def interleaved_sums_chunk(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table, chunk):
+    compact()
+    cuts = table[PROBLEM, CUTS]
+    width = table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD]
+    first, last = span(units_of_columns(table), table[PROBLEM, CHUNKS], chunk)
+    parameters = vectors(zero_of(src), 6, width)
+    sums = vectors(zero_of(src), 2, width)
+    totals = vectors(0.0, 2, width)
+    for unit in range(first, last):
+        tile = unit // cuts
+        part = unit - tile * cuts
+        b, column, n = tile_of_columns(table, tile)
+        begin, end = row_span(table, part)
+        column_forward_parameters(parameters, table, b, column, n, mean, rstd, gamma, beta)
+        sums_of_block(grad, src, residual, parameters, activation, table, b, column, n, begin, end, totals, sums)
+        columns = partial.shape[2]
+        place = b * table[PROBLEM, CHANNEL] * table[PROBLEM, INNER] + column
+        for field in range(2):
+            target, source = cut(row(partial, part), field * columns + place, n), row(totals, field)
+            for i in range(n):
+                target[i] = source[i]
+
+
+@driver
+def interleaved_sums_serial(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table):
+    for chunk in range(table[PROBLEM, CHUNKS]):
+        interleaved_sums_chunk(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table, chunk)
+
+
+@parallel_driver
+def interleaved_sums_parallel(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table, n_threads):
+    set_num_threads(n_threads)
+    for chunk in prange(table[PROBLEM, CHUNKS]):
+        interleaved_sums_chunk(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table, np.intp(chunk))
+
+
+@chunk_body
+def interleaved_gradient_chunk(
+    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk
+):
+    compact()
+    cuts = table[PROBLEM, CUTS]
+    n_units = units_of_columns(table)
+    first, last = span(n_units, table[PROBLEM, CHUNKS], chunk)
+    staged = staging(out)
+    parameters = vectors(zero_of(src), 6, table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD])
+    for k in range(first, last):
+        unit = n_units - 1 - k  # the sums ended there
+        tile = unit // cuts
+        b, column, n = tile_of_columns(table, tile)
+        begin, end = row_span(table, unit - tile * cuts)
+        column_forward_parameters(parameters, table, b, column, n, mean, rstd, gamma, beta)
+        column_terms(parameters, table, b, column, n, sums, rstd, gamma, training)
+        gradient_of_block(
+            grad, src, residual, out, grad_residual, staged, parameters, activation, table, b, column, n, begin, end
+        )
+    fence()
+
+
+@driver
+def interleaved_gradient_serial(
+    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table
+):
+    for chunk in range(table[PROBLEM, CHUNKS]):
+        interleaved_gradient_chunk(
+            grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk
+        )
+
+
+@parallel_driver
+def interleaved_gradient_parallel(
+    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, n_threads
+):
+    set_num_threads(n_threads)
+    for chunk in prange(table[PROBLEM, CHUNKS]):
+        interleaved_gradient_chunk(
+            grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, np.intp(chunk)
+        )
+
+
+@chunk_body
+def interleaved_backward_chunk(
+    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk
+):
+    """Whole column tiles, each with all its rows: the second sweep finds x and dy in L2."""
+    compact()
+    first, last = span(units_of_columns(table), table[PROBLEM, CHUNKS], chunk)
+    width = table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD]
+    run, outer = table[PROBLEM, RUN], table[PROBLEM, OUTER]
+    params = table[PROBLEM, CHANNEL] * parameters_per_statistic(table)
+    staged = staging(out)
+    parameters = vectors(zero_of(src), 6, width)
+    running = vectors(zero_of(src), 2, width)
+    totals = vectors(0.0, 2, width)
+    for tile in range(first, last):
+        b, column, n = tile_of_columns(table, tile)
+        column_forward_parameters(parameters, table, b, column, n, mean, rstd, gamma, beta)
+        sums_of_block(grad, src, residual, parameters, activation, table, b, column, n, 0, outer, totals, running)
+        record_sums(sums, b * params + column // run, totals, n, run)
+        column_terms(parameters, table, b, column, n, sums, rstd, gamma, training)
+        gradient_of_block(
+            grad, src, residual, out, grad_residual, staged, parameters, activation, table, b, column, n, 0, outer
+        )
+    fence()
+
+
+@driver
+def interleaved_backward_serial(
+    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table
+):
+    for chunk in range(table[PROBLEM, CHUNKS]):
+        interleaved_backward_chunk(
+            grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk
+        )
+
+
+@parallel_driver
+def interleaved_backward_parallel(
+    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, n_threads
+):
+    set_num_threads(n_threads)
+    for chunk in prange(table[PROBLEM, CHUNKS]):
+        interleaved_backward_chunk(
+            grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, np.intp(chunk)
+        )

@@ -1,0 +1,189 @@
+"""Moments of every statistic: partial results per cut, then their merge in order.
+
+partial : float64 (cuts, 4, batch * channel * inner or fewer): count, mean, low, m2
+stats   : float64 (4, batch * channel): mean, low, variance, count
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange, set_num_threads
+
+from fastnorm._jit import chunk_body, driver, loop, parallel_driver
+from fastnorm.element.bits import compact, wide_vectors
+from fastnorm.element.moments import EMPTY, Moments, merge, variance
+from fastnorm.element.storage import cut, row, zero_of
+from fastnorm.kernels.columns import clear, merge_columns, moments_of_columns, moments_of_rows, unfold
+from fastnorm.kernels.tile import moments_of_run
+from fastnorm.kernels.scratch import vectors
+from fastnorm.kernels.walk import (
+    column_place,
+    elements_per_statistic,
+    position,
+    row_span,
+    run_length,
+    span,
+    tile_of_columns,
+    units_of_columns,
+)
+from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, COLUMNS, CUTS, FOLD, INNER, PROBLEM, SRC, STEP_OUTER
+
+MEAN, LOW, VARIANCE, COUNT = 0, 1, 2, 3
+
+
+@loop
+def record(stats, stat, moments):
+    stats[MEAN, stat] = moments.mean
+    stats[LOW, stat] = moments.low
+    stats[VARIANCE, stat] = variance(moments)
+    stats[COUNT, stat] = moments.count
+
+
+@chunk_body
+def moments_of_span(src, table, b, c, begin, end):
+    """Of the elements begin to end of statistic (b, c), counted along outer and inner."""
+    wide_vectors()
+    inner = table[PROBLEM, INNER]
+    total = EMPTY
+    at = begin
+    while at < end:
+        o = at // inner
+        i = at - o * inner
+        n = run_length(table, i, end - at)
+        total = merge(total, moments_of_run(cut(src, position(table, SRC, b, o, c, i), n), n))
+        at += n
+    return total
+
+
+@chunk_body
+def planar_moments_chunk(src, table, partial, chunk):
+    compact()
+    cuts, channel = table[PROBLEM, CUTS], table[PROBLEM, CHANNEL]
+    statistics = table[PROBLEM, BATCH] * channel
+    first, last = span(statistics * cuts, table[PROBLEM, CHUNKS], chunk)
+    for unit in range(first, last):
+        stat = unit // cuts
+        part = unit - stat * cuts
+        begin, end = span(elements_per_statistic(table), cuts, part)
+        b = stat // channel
+        moments = moments_of_span(src, table, b, stat - b * channel, begin, end)
+        target = row(partial, part)
+        target[stat] = moments.count
+        target[statistics + stat] = moments.mean
+        target[2 * statistics + stat] = moments.low
+        target[3 * statistics + stat] = moments.m2
+
+
+@driver
+def planar_moments_serial(src, table, partial):
+    for chunk in range(table[PROBLEM, CHUNKS]):
+        planar_moments_chunk(src, table, partial, chunk)
+
+
+@parallel_driver
+def planar_moments_parallel(src, table, partial, n_threads):
+    set_num_threads(n_threads)
+    for chunk in prange(table[PROBLEM, CHUNKS]):
+        planar_moments_chunk(src, table, partial, np.intp(chunk))
+
+
+@driver
+def planar_merge(table, partial, stats):
+    n = table[PROBLEM, BATCH] * table[PROBLEM, CHANNEL]
+    for stat in range(n):
+        total = EMPTY
+        for part in range(table[PROBLEM, CUTS]):
+            one = row(partial, part)
+            total = merge(total, Moments(one[stat], one[n + stat], one[2 * n + stat], one[3 * n + stat]))
+        record(stats, stat, total)
+
+
+@chunk_body
+def moments_of_block(src, table, b, column, n, begin, end, moments, block_moments, sums):
+    """Of rows begin to end of the n columns from `column` on: moments[1:4], and their count returned."""
+    compact()
+    mean, low, m2 = row(moments, 1), row(moments, 2), row(moments, 3)
+    clear(mean, mean.size)
+    clear(low, low.size)
+    clear(m2, m2.size)
+    fold = table[PROBLEM, FOLD]
+    folded = (end - begin) // fold
+    rest = begin + folded * fold
+    count = 0.0
+    for part in range(2):  # the folded rows, then those that do not fill one: one copy of the loop
+        first = begin if part == 0 else rest
+        n_rows = folded if part == 0 else end - rest
+        times = fold if part == 0 else 1
+        at = column_place(table, SRC, b, first, column)
+        count = moments_of_rows(src, at, table[SRC, STEP_OUTER] * times, n_rows, n * times, count, moments, block_moments, sums)
+        if part == 0 and folded > 0:
+            unfold(count, mean, low, m2, fold, n)
+            count *= fold
+    return count
+
+
+@chunk_body
+def interleaved_moments_chunk(src, table, partial, chunk):
+    compact()
+    cuts = table[PROBLEM, CUTS]
+    first, last = span(units_of_columns(table), table[PROBLEM, CHUNKS], chunk)
+    moments = vectors(0.0, 4, table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD])
+    block_moments = vectors(0.0, 4, table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD])
+    sums = vectors(zero_of(src), 3, table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD])
+    for unit in range(first, last):
+        tile = unit // cuts
+        part = unit - tile * cuts
+        b, column, n = tile_of_columns(table, tile)
+        begin, end = row_span(table, part)
+        count = moments_of_block(src, table, b, column, n, begin, end, moments, block_moments, sums)
+        columns = partial.shape[2]
+        place = b * table[PROBLEM, CHANNEL] * table[PROBLEM, INNER] + column
+        for field in range(4):
+            target, source = cut(row(partial, part), field * columns + place, n), row(moments, field)
+            for i in range(n):
+                target[i] = source[i] if field > 0 else count
+
+
+@driver
+def interleaved_moments_serial(src, table, partial):
+    for chunk in range(table[PROBLEM, CHUNKS]):
+        interleaved_moments_chunk(src, table, partial, chunk)
+
+
+@parallel_driver
+def interleaved_moments_parallel(src, table, partial, n_threads):
+    set_num_threads(n_threads)
+    for chunk in prange(table[PROBLEM, CHUNKS]):
+        interleaved_moments_chunk(src, table, partial, np.intp(chunk))
+
+
+@loop
+def record_columns(stats, first_stat, count, moments, n, inner):
+    """Statistics of n columns, `inner` of which belong to each."""
+    mean, low, m2 = row(moments, 1), row(moments, 2), row(moments, 3)
+    if inner == 1:
+        means, lows, variances, counts = row(stats, MEAN), row(stats, LOW), row(stats, VARIANCE), row(stats, COUNT)
+        for i in range(n):
+            means[first_stat + i] = mean[i]
+            lows[first_stat + i] = low[i]
+            variances[first_stat + i] = variance(Moments(count, mean[i], low[i], m2[i]))
+            counts[first_stat + i] = count
+    else:
+        for k in range(n // inner):
+            a = k * inner
+            part = moments_of_columns(count, cut(mean, a, inner), cut(low, a, inner), cut(m2, a, inner), inner)
+            record(stats, first_stat + k, part)
+
+
+@driver
+def interleaved_merge(table, partial, stats):
+    """Row cuts in order, vectorized over the columns; then the columns of a statistic."""
+    n = partial.shape[2]
+    total = partial[0]
+    mean, low, m2 = row(total, 1), row(total, 2), row(total, 3)
+    count = total[0, 0]
+    for part in range(1, table[PROBLEM, CUTS]):
+        other = row(partial, part)
+        merge_columns(count, mean, low, m2, other[0], cut(other, n, n), cut(other, 2 * n, n), cut(other, 3 * n, n), n)
+        count += other[0]
+    record_columns(stats, 0, count, total, n, table[PROBLEM, INNER])

@@ -1,0 +1,46 @@
+"""Carriers of a plan as storages that kernels are compiled for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastnorm.element.activation import Gelu, GeluTanh, LeakyRelu, Relu, Silu
+from fastnorm.element.storage import BFloat16, Half, Strided
+from fastnorm.plan.memory import View, kind_of
+
+ACTIVATIONS = {
+    None: None,
+    "relu": Relu(),
+    "leaky_relu": LeakyRelu(),
+    "silu": Silu(),
+    "gelu": Gelu(),
+    "gelu_tanh": GeluTanh(),
+}
+_TAGS = {"half": Half, "bfloat16": BFloat16}
+_EMPTY = {kind: np.empty(0, kind) for kind in ("f4", "f8", "b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")}
+
+
+def _sample(kind: str) -> Any:
+    return _TAGS[kind](_EMPTY["u2"]) if kind in _TAGS else _EMPTY[kind]
+
+
+def storage(carrier: Any, unit: int) -> Any:
+    """Storage of a contiguous array, or of a view whose runs go along step `unit`; None stays None."""
+    if carrier is None:
+        return None
+    if isinstance(carrier, View):
+        if carrier.strided:
+            step = carrier.row[1 + unit]
+            return Strided(carrier.carrier, carrier.row[0], step, carrier.swapped, _sample(carrier.kind))
+        flat = carrier.carrier
+        kind = carrier.kind
+    else:
+        flat = carrier.reshape(-1)
+        if carrier.dtype.char in "fd":
+            return flat
+        kind = kind_of(carrier.dtype)
+    if kind in _TAGS:
+        return _TAGS[kind](flat.view(np.uint16))
+    return flat

@@ -1,0 +1,44 @@
+"""Small memory of one chunk: it lives in L1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba.core import types
+
+from fastnorm._jit import variant
+from fastnorm.element.storage import BFloat16, Half, Strided
+
+# Bytes of one staged run, a multiple of a cache line. Small enough to stay in L1 with its sources.
+STAGE_BYTES = 16384
+
+
+def vectors(zero, rows, n):
+    """`rows` uninitialized vectors of n elements in the dtype of `zero`."""
+    raise NotImplementedError
+
+
+@variant(vectors)
+def _vectors(zero: Any, rows: Any, n: Any) -> Any:
+    if zero == types.float32:
+        return lambda zero, rows, n: np.empty((rows, n), np.float32)
+    return lambda zero, rows, n: np.empty((rows, n), np.float64)
+
+
+def staging(out):
+    """A run like those of `out` in scratch memory, to be flushed later; strided outputs need none."""
+    raise NotImplementedError
+
+
+@variant(staging)
+def _staging(out: Any) -> Any:
+    if isinstance(out, types.Array):
+        if out.dtype == types.float32:
+            return lambda out: np.empty(STAGE_BYTES // 4, np.float32)
+        return lambda out: np.empty(STAGE_BYTES // 8, np.float64)
+    if out.instance_class is Strided:
+        return lambda out: out
+    if out.instance_class is Half:
+        return lambda out: Half(np.empty(STAGE_BYTES // 2, np.uint16))
+    return lambda out: BFloat16(np.empty(STAGE_BYTES // 2, np.uint16))

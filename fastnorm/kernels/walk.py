@@ -1,0 +1,113 @@
+"""From a chunk's number to the runs it works on."""
+
+from __future__ import annotations
+
+from fastnorm._jit import element
+from fastnorm.plan.table import (
+    BATCH,
+    CHANNEL,
+    COLUMNS,
+    CUTS,
+    FOLD,
+    INNER,
+    OUTER,
+    PROBLEM,
+    RUN,
+    START,
+    STEP_BATCH,
+    STEP_CHANNEL,
+    STEP_INNER,
+    STEP_OUTER,
+    TILE,
+)
+
+
+@element
+def span(n_items, n_chunks, chunk):
+    """Half-open range of `chunk` when n_items are dealt evenly to n_chunks."""
+    return n_items * chunk // n_chunks, n_items * (chunk + 1) // n_chunks
+
+
+@element
+def position(table, operand, b, o, c, i):
+    """Where element (b, o, c, i) of an operand lies."""
+    return (
+        table[operand, START]
+        + b * table[operand, STEP_BATCH]
+        + o * table[operand, STEP_OUTER]
+        + c * table[operand, STEP_CHANNEL]
+        + i * table[operand, STEP_INNER]
+    )
+
+
+@element
+def elements_per_statistic(table):
+    return table[PROBLEM, OUTER] * table[PROBLEM, INNER]
+
+
+@element
+def run_length(table, i, left):
+    """Of the next run from inner index i: one tile, one parameter, one contiguous piece."""
+    n = min(table[PROBLEM, INNER] - i, left)
+    n = min(n, table[PROBLEM, TILE])
+    run = table[PROBLEM, RUN]
+    if run > 1:
+        n = min(n, run - i % run)
+    return n
+
+
+@element
+def run_length_before(table, i, left):
+    """The same, for the run that ends at inner index i: second sweeps go backwards, to what is in cache."""
+    n = min(min(i, left), table[PROBLEM, TILE])
+    run = table[PROBLEM, RUN]
+    if run > 1:
+        n = min(n, (i - 1) % run + 1)
+    return n
+
+
+@element
+def parameters_per_statistic(table):
+    return table[PROBLEM, INNER] // table[PROBLEM, RUN]
+
+
+@element
+def column_step(table, operand):
+    """From a column to the next one of an interleaved operand."""
+    return table[operand, STEP_INNER] if table[PROBLEM, INNER] > 1 else table[operand, STEP_CHANNEL]
+
+
+@element
+def column_place(table, operand, b, row, column):
+    """Where a row of a column tile begins."""
+    return position(table, operand, b, row, 0, 0) + column * column_step(table, operand)
+
+
+@element
+def tiles_of_columns(table):
+    columns = table[PROBLEM, CHANNEL] * table[PROBLEM, INNER]
+    return (columns + table[PROBLEM, COLUMNS] - 1) // table[PROBLEM, COLUMNS]
+
+
+@element
+def units_of_columns(table):
+    """Column tiles of all batches, times row cuts."""
+    return table[PROBLEM, BATCH] * tiles_of_columns(table) * table[PROBLEM, CUTS]
+
+
+@element
+def tile_of_columns(table, tile):
+    """Batch, first column and number of columns of a column tile."""
+    tiles = tiles_of_columns(table)
+    b = tile // tiles
+    column = (tile - b * tiles) * table[PROBLEM, COLUMNS]
+    return b, column, min(table[PROBLEM, COLUMNS], table[PROBLEM, CHANNEL] * table[PROBLEM, INNER] - column)
+
+
+@element
+def row_span(table, part):
+    """Rows of a cut: whole folded rows, but for the last."""
+    fold = table[PROBLEM, FOLD]
+    outer = table[PROBLEM, OUTER]
+    row, end = span((outer + fold - 1) // fold, table[PROBLEM, CUTS], part)
+    return row * fold, min(end * fold, outer)

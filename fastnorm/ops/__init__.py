@@ -1,0 +1,1 @@
+"""Public functions: intake, plan, kernel, result; nothing else."""

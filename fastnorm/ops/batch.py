@@ -1,0 +1,345 @@
+"""Batch normalization: training, inference, backward."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastnorm.ops import passes
+from fastnorm.ops.door import (
+    Output,
+    activation_tag,
+    apart,
+    batch_layout_text,
+    check_activation,
+    output,
+    running_pair,
+)
+from fastnorm.plan.geometry import KEPT, REDUCED
+from fastnorm.plan.intake import as_array, eps_of, is_float, normalize_axis, operand, vector
+from fastnorm.plan.problem import Layout, arrange
+from fastnorm.runtime.threads import get_num_threads
+
+Array = NDArray[Any]
+Vector = NDArray[np.float64]
+
+
+class BatchNormTraining(NamedTuple):
+    """Result of `batch_norm_train`."""
+
+    y: Array
+    mean: Vector
+    rstd: Vector
+
+
+class BatchNormGradients(NamedTuple):
+    """Result of `batch_norm_backward`."""
+
+    dx: Array
+    dgamma: Array
+    dbeta: Array
+
+
+class BatchNormResidualGradients(NamedTuple):
+    """Result of `batch_norm_backward` with a residual."""
+
+    dx: Array
+    dgamma: Array
+    dbeta: Array
+    dresidual: Array
+
+
+@lru_cache(maxsize=256)
+def channel_layout(ndim: int, axis: int, two_phases: bool) -> Layout:
+    """One statistic per index of the channel axis."""
+    return Layout(tuple(KEPT if k == axis else REDUCED for k in range(ndim)), two_phases)
+
+
+def channels_of(x: Array, axis: Any) -> tuple[int, int]:
+    """The channel axis, non-negative, and its length."""
+    if x.ndim < 2:
+        raise np.exceptions.AxisError(
+            f"x has {x.ndim} dimensions but batch normalization needs a channel axis and at least one more; "
+            "pass for example x[:, np.newaxis] with axis=1"
+        )
+    index = normalize_axis(axis, x.ndim)
+    return index, x.shape[index]
+
+
+def batch_norm_train(
+    x: ArrayLike,
+    gamma: ArrayLike | None = None,
+    beta: ArrayLike | None = None,
+    *,
+    axis: int = 1,
+    eps: float = 1e-5,
+    running_mean: Array | None = None,
+    running_var: Array | None = None,
+    momentum: float = 0.1,
+    unbiased: bool = True,
+    activation: str | None = None,
+    residual: ArrayLike | None = None,
+    out: Array | None = None,
+) -> BatchNormTraining:
+    """Batch normalization with the statistics of the batch.
+
+    ``y = activation((x - mean) * rstd * gamma + beta + residual)``, mean and variance over all axes but `axis`.
+
+    Parameters
+    ----------
+    x : array_like
+        At least two dimensions, any layout: ``axis=1`` for (N, C, H, W) and (N, C), ``-1`` for
+        (N, H, W, C), ``0`` for feature-major (C, N).
+    gamma, beta : array_like (C,), optional
+        Learned scale and shift, of any float dtype.
+    axis : int
+        The channel axis.
+    eps : float
+        Added to the variance inside the square root.
+    running_mean, running_var : array (C,), optional
+        Updated in place after `y` is complete: ``running = (1 - momentum) * running + momentum * batch``.
+        An empty batch leaves them alone.
+    momentum : float
+        Weight of the new batch, between 0 and 1. (Keras, Flax and ONNX publish the complement.)
+    unbiased : bool
+        Whether `running_var` receives the variance with n - 1 in the denominator.
+    activation : {None, "relu", "leaky_relu", "silu", "gelu", "gelu_tanh"}
+    residual : array_like, same shape as x, optional
+        Added before the activation.
+    out : array, same shape as x, optional
+        Receives `y`; may be `x` itself.
+
+    Returns
+    -------
+    y : array like x
+        Of the dtype of x (float64 for integers).
+    mean, rstd : float64 array (C,)
+        Of the batch; ``rstd = 1 / sqrt(var + eps)`` with the biased variance.
+
+    Raises
+    ------
+    ValueError, TypeError, numpy.exceptions.AxisError
+        Before anything is written. One value per channel with `unbiased` and `running_var` is a ValueError.
+
+    Notes
+    -----
+    Source: Ioffe, Szegedy 2015, algorithm 1.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnorm as fn
+    >>> x = np.array([[1.0, 10.0], [3.0, 30.0]])
+    >>> y, mean, rstd = fn.batch_norm_train(x, eps=0.0)
+    >>> y
+    array([[-1., -1.],
+           [ 1.,  1.]])
+    >>> mean
+    array([ 2., 20.])
+    """
+    x = as_array("x", x)
+    axis, channels = channels_of(x, axis)
+    text = batch_layout_text(channels, axis)
+    scale, shift = vector("gamma", gamma, channels, text), vector("beta", beta, channels, text)
+    eps = eps_of(eps)
+    check_activation(activation)
+    extra = None if residual is None else operand("residual", residual, x.shape)
+    count = x.size // channels if channels else 0
+    running = None
+    if running_mean is not None or running_var is not None or momentum != 0.1:
+        running = running_pair(running_mean, running_var, momentum, unbiased, channels, count, text)
+    target = output("out", out, x, (x, extra))
+    if x.size == 0:
+        return BatchNormTraining(target.wanted, np.full(channels, np.nan), np.full(channels, np.nan))
+    if out is not None:
+        scale, shift = apart(scale, target), apart(shift, target)
+    problem = arrange(channel_layout(x.ndim, axis, True), (x, target.computed, extra, None, None), get_num_threads())
+    stats = passes.normalize(problem, scale, shift, eps, activation_tag(activation))
+    problem.finish()
+    y = target.deliver()
+    mean, var = stats[0], stats[2]
+    if running is not None:
+        running.update(mean, var, count)
+    return BatchNormTraining(y, mean, 1.0 / np.sqrt(var + eps))
+
+
+def batch_norm(
+    x: ArrayLike,
+    mean: ArrayLike,
+    var: ArrayLike,
+    gamma: ArrayLike | None = None,
+    beta: ArrayLike | None = None,
+    *,
+    axis: int = 1,
+    eps: float = 1e-5,
+    activation: str | None = None,
+    residual: ArrayLike | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Batch normalization with given statistics: inference.
+
+    ``y = activation((x - mean) / sqrt(var + eps) * gamma + beta + residual)``
+
+    Parameters
+    ----------
+    x : array_like
+        At least two dimensions, any layout, as in `batch_norm_train`.
+    mean, var : array_like (C,)
+        Running or population statistics.
+    gamma, beta, axis, eps, activation, residual, out
+        As in `batch_norm_train`.
+
+    Returns
+    -------
+    array like x
+
+    Raises
+    ------
+    ValueError, TypeError, numpy.exceptions.AxisError
+        Before anything is written.
+
+    Notes
+    -----
+    Source: Ioffe, Szegedy 2015, algorithm 2.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnorm as fn
+    >>> fn.batch_norm(np.array([[1.0, 10.0], [3.0, 30.0]]), mean=[2.0, 20.0], var=[1.0, 100.0], eps=0.0)
+    array([[-1., -1.],
+           [ 1.,  1.]])
+    """
+    x = as_array("x", x)
+    axis, channels = channels_of(x, axis)
+    text = batch_layout_text(channels, axis)
+    centre, spread = vector("mean", mean, channels, text), vector("var", var, channels, text)
+    if centre is None or spread is None:
+        raise TypeError("mean and var must be arrays; pass running statistics, or call batch_norm_train")
+    scale, shift = vector("gamma", gamma, channels, text), vector("beta", beta, channels, text)
+    eps = eps_of(eps)
+    check_activation(activation)
+    extra = None if residual is None else operand("residual", residual, x.shape)
+    target = output("out", out, x, (x, extra))
+    if x.size == 0:
+        return target.wanted
+    if out is not None:
+        centre, spread = apart(centre, target), apart(spread, target)
+        scale, shift = apart(scale, target), apart(shift, target)
+    problem = arrange(channel_layout(x.ndim, axis, False), (x, target.computed, extra, None, None), get_num_threads())
+    passes.apply(problem, centre, None, spread, scale, shift, eps, activation_tag(activation))
+    problem.finish()
+    return target.deliver()
+
+
+def batch_norm_backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    mean: ArrayLike,
+    rstd: ArrayLike,
+    gamma: ArrayLike | None = None,
+    *,
+    axis: int = 1,
+    training: bool = True,
+    activation: str | None = None,
+    beta: ArrayLike | None = None,
+    residual: ArrayLike | None = None,
+    out: Any = None,
+) -> BatchNormGradients | BatchNormResidualGradients:
+    """Gradients of batch normalization.
+
+    Parameters
+    ----------
+    dy : array_like, same shape as x
+        Gradient of the loss with respect to `y`.
+    x : array_like
+        Input of the forward pass.
+    mean, rstd : array_like (C,)
+        As `batch_norm_train` returned them; in inference the running mean and ``1 / sqrt(running_var + eps)``.
+    gamma, beta, residual
+        As in the forward pass. `beta` and `residual` matter only to an activation, whose argument is
+        computed again.
+    axis : int
+        The channel axis.
+    training : bool
+        Whether the statistics depend on x. If not they are constants.
+    activation : {None, "relu", "leaky_relu", "silu", "gelu", "gelu_tanh"}
+    out : array like x, or a pair of them with a residual, optional
+        Receives `dx` (and `dresidual`); may be `dy` or `x` itself.
+
+    Returns
+    -------
+    dx : array like x
+    dgamma, dbeta : array (C,)
+        float64, or the float dtype of gamma.
+    dresidual : array like x
+        Only with a residual.
+
+    Raises
+    ------
+    ValueError, TypeError, numpy.exceptions.AxisError
+        Before anything is written.
+
+    Notes
+    -----
+    Source: Ioffe, Szegedy 2015, section 3, summed in closed form:
+    ``dx = gamma * rstd * (dy - mean(dy) - xhat * mean(dy * xhat))``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnorm as fn
+    >>> x = np.array([[1.0], [3.0]])
+    >>> y, mean, rstd = fn.batch_norm_train(x, eps=0.0)
+    >>> fn.batch_norm_backward(np.array([[1.0], [0.0]]), x, mean, rstd).dbeta
+    array([1.])
+    """
+    x = as_array("x", x)
+    axis, channels = channels_of(x, axis)
+    text = batch_layout_text(channels, axis)
+    grad = operand("dy", dy, x.shape)
+    centre, spread = vector("mean", mean, channels, text), vector("rstd", rstd, channels, text)
+    if centre is None or spread is None:
+        raise TypeError("mean and rstd must be arrays; pass those that batch_norm_train returned")
+    scale, shift = vector("gamma", gamma, channels, text), vector("beta", beta, channels, text)
+    check_activation(activation)
+    extra = None if residual is None else operand("residual", residual, x.shape)
+    target, extra_target = _backward_outputs(out, x, grad, extra)
+    param_dtype = gradient_dtype(gamma)
+    if x.size == 0:
+        dgamma, dbeta = np.zeros(channels, param_dtype), np.zeros(channels, param_dtype)
+    else:
+        targets = [t for t in (target, extra_target) if t is not None]
+        if out is not None:
+            centre, spread = apart(centre, *targets), apart(spread, *targets)
+            scale, shift = apart(scale, *targets), apart(shift, *targets)
+        read = extra if activation is not None else None
+        operands = (x, target.computed, read, grad, None if extra_target is None else extra_target.computed)
+        problem = arrange(channel_layout(x.ndim, axis, True), operands, get_num_threads())
+        dgamma, dbeta = passes.gradient(problem, centre, spread, scale, shift, activation_tag(activation), bool(training))
+        problem.finish()
+        if param_dtype != np.float64:
+            dgamma, dbeta = dgamma.astype(param_dtype), dbeta.astype(param_dtype)
+    dx = target.deliver()
+    if extra_target is None:
+        return BatchNormGradients(dx, dgamma, dbeta)
+    return BatchNormResidualGradients(dx, dgamma, dbeta, extra_target.deliver())
+
+
+def gradient_dtype(gamma: Any) -> Any:
+    """float64 unless gamma has another float dtype, then that."""
+    dtype = getattr(gamma, "dtype", np.dtype(np.float64))
+    return dtype.newbyteorder("=") if is_float(dtype) else np.dtype(np.float64)
+
+
+def _backward_outputs(out: Any, x: Array, grad: Array, extra: Array | None) -> tuple[Output, Output | None]:
+    inputs = (x, grad, extra)
+    if extra is None:
+        return output("out", out, x, inputs), None
+    first, second = out if isinstance(out, tuple) else (out, None)
+    target = output("out", first, x, inputs)
+    extra_target = output("out[1]", second, x, (*inputs, target.wanted))
+    if first is not None and np.may_share_memory(target.wanted, extra_target.wanted):
+        raise ValueError("out has two arrays that share memory; pass one for dx and another for dresidual")
+    # dx and dresidual are written in one sweep: what one replaces, the other may still have to read.
+    return target, extra_target

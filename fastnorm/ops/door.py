@@ -1,0 +1,113 @@
+"""What the public functions ask of their arguments, once, before anything is written."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnorm import kernels
+from fastnorm.plan.intake import check_out, is_float, needs_detour, number, result_dtype, writes_twice
+from fastnorm.plan.problem import like
+
+Array = NDArray[Any]
+ACTIVATIONS = ("relu", "leaky_relu", "silu", "gelu", "gelu_tanh")
+
+
+def check_activation(activation: Any) -> None:
+    if activation is not None and activation not in ACTIVATIONS:
+        raise ValueError(f"activation is {activation!r} but must be None or one of {', '.join(ACTIVATIONS)}")
+
+
+def activation_tag(activation: str | None) -> Any:
+    return None if activation is None else kernels.operands.ACTIVATIONS[activation]
+
+
+class Output(NamedTuple):
+    """Where a result is computed, and the user's array that it has to reach."""
+
+    computed: Array
+    wanted: Array
+
+    def deliver(self) -> Array:
+        if self.computed is not self.wanted:
+            np.copyto(self.wanted, self.computed, casting="same_kind")
+        return self.wanted
+
+
+def output(name: str, out: Any, x: Array, inputs: tuple[Array | None, ...]) -> Output:
+    """A fresh array like x, or the user's; a temporary if the user's partly overlaps an input."""
+    if out is None:
+        fresh = like(x, result_dtype(x.dtype))
+        return Output(fresh, fresh)
+    wanted = check_out(name, out, x.shape)
+    if writes_twice(wanted):
+        raise ValueError(f"{name} has strides {out.strides}, so that elements share memory; pass an array without broadcasting")
+    if needs_detour(wanted, inputs):
+        return Output(np.empty_like(wanted, subok=False), wanted)
+    return Output(wanted, wanted)
+
+
+def apart(parameter: NDArray[np.float64] | None, *outputs: Output) -> NDArray[np.float64] | None:
+    """A parameter that no output overwrites while it is still needed."""
+    if parameter is not None and any(np.may_share_memory(parameter, o.computed) for o in outputs):
+        return parameter.copy()
+    return parameter
+
+
+class RunningPair(NamedTuple):
+    """The user's running statistics, checked, and how they move."""
+
+    mean: Array | None
+    var: Array | None
+    momentum: float
+    unbiased: bool
+
+    def update(self, mean: Array, var: Array, count: float) -> None:
+        """In place, in float64, rounded once to the dtype of the running arrays."""
+        # element.moments.moving_average, for vectors of any dtype
+        weight = self.momentum
+        if self.mean is not None:
+            self.mean[...] = (1.0 - weight) * self.mean.astype(np.float64) + weight * mean
+        if self.var is not None:
+            bessel = count / (count - 1.0) if self.unbiased else 1.0
+            self.var[...] = (1.0 - weight) * self.var.astype(np.float64) + (weight * bessel) * var
+
+
+def _running_vector(name: str, value: Any, channels: int, axis_text: str) -> Array | None:
+    if value is None:
+        return None
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name} must be a numpy array, because it is updated in place; got {type(value).__name__}")
+    if not is_float(value.dtype):
+        raise TypeError(f"{name} has dtype {value.dtype}; pass an array of float32 or float64")
+    if value.shape != (channels,):
+        raise ValueError(f"{name} has shape {value.shape} but {axis_text}; pass an array of shape ({channels},) or None")
+    if not value.flags.writeable:
+        raise ValueError(f"{name} is read-only but is updated in place; pass a writable array, for example {name}.copy()")
+    return value
+
+
+def running_pair(
+    running_mean: Any, running_var: Any, momentum: Any, unbiased: bool, channels: int, count: int, axis_text: str
+) -> RunningPair:
+    """Checked running statistics. Raises TypeError, ValueError."""
+    pair = RunningPair(
+        _running_vector("running_mean", running_mean, channels, axis_text),
+        _running_vector("running_var", running_var, channels, axis_text),
+        number("momentum", momentum, 0.0, 1.0, "between 0 and 1, the weight of the new batch; pass for example 0.1"),
+        bool(unbiased),
+    )
+    if pair.var is not None and pair.unbiased and count == 1:
+        raise ValueError(
+            "x has one value per channel, from which no unbiased variance follows for running_var; "
+            "pass a larger batch or unbiased=False"
+        )
+    return pair
+
+
+def batch_layout_text(channels: int, axis: int) -> str:
+    return f"axis {axis} of x has {channels} channels"
+
+

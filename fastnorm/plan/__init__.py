@@ -1,0 +1,1 @@
+"""Which elements belong together: integers only, no Numba."""

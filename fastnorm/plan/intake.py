@@ -1,0 +1,147 @@
+"""From what users pass to views that kernels can walk: arrays, parameters, outputs, overlap."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_FLOAT_ITEMS = {2, 4, 8}
+
+
+def is_bfloat16(dtype: np.dtype[Any]) -> bool:
+    return dtype.name == "bfloat16"
+
+
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """A float dtype that the library stores: 16, 32 or 64 bits."""
+    return (dtype.kind == "f" and dtype.itemsize in _FLOAT_ITEMS) or is_bfloat16(dtype)
+
+
+def as_array(name: str, value: Any) -> NDArray[Any]:
+    """A plain array of a dtype that the library computes with.
+
+    raises : TypeError for masked arrays and for complex, long double, object, str and datetime
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be ignored; pass {name}.filled(np.nan) or the valid elements")
+    array = np.asarray(value)
+    dtype = array.dtype
+    if not (is_float(dtype) or dtype.kind in "biu"):
+        raise TypeError(f"{name} has dtype {dtype}, which has no real float arithmetic here; pass float16, bfloat16, float32, float64, bool or integers")
+    return array
+
+
+def result_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype of an output for input of this dtype: its own, in native order; float64 for integers."""
+    if dtype.kind in "biu":
+        return np.dtype(np.float64)
+    return dtype.newbyteorder("=")
+
+
+def normalize_axis(axis: Any, ndim: int, name: str = "axis") -> int:
+    """A non-negative axis. Raises AxisError when out of range, TypeError when not an integer."""
+    try:
+        index = operator.index(axis)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {axis!r}") from None
+    if not -ndim <= index < ndim:
+        raise np.exceptions.AxisError(index, ndim, msg_prefix=f"{name} must name a dimension of x")
+    return index % ndim
+
+
+def normalize_axes(axis: Any, ndim: int) -> tuple[int, ...]:
+    """None: all; an integer; a tuple. Non-negative and different."""
+    if axis is None:
+        return tuple(range(ndim))
+    if isinstance(axis, tuple | list):
+        axes = tuple(normalize_axis(a, ndim) for a in axis)
+        if len(set(axes)) != len(axes):
+            raise ValueError(f"axis {axis} names a dimension twice; name each once")
+        return axes
+    return (normalize_axis(axis, ndim),)
+
+
+def vector(name: str, value: Any, length: int, axis_text: str) -> NDArray[np.float64] | None:
+    """A parameter as contiguous float64 numbers, or None.
+
+    raises : TypeError if it is not of a float dtype, ValueError if it has not one number per `length`
+    """
+    if value is None:
+        return None
+    array = np.asarray(value)
+    if array.dtype == np.float64 and array.shape == (length,) and array.flags.carray and type(value) is np.ndarray:
+        return array if array.dtype.isnative else array.astype(np.float64)
+    if not is_float(array.dtype) and not (array.dtype.kind in "biu" and not isinstance(value, np.ndarray)):
+        raise TypeError(f"{name} has dtype {array.dtype}; pass an array of a float dtype")
+    if array.shape != (length,):
+        raise ValueError(f"{name} has shape {array.shape} but {axis_text}; pass an array of shape ({length},)" + (" or None" if name in ("gamma", "beta") else ""))
+    return np.array(array, np.float64)
+
+
+def number(name: str, value: Any, low: float, high: float, rule: str) -> float:
+    """A finite number of a range. Raises TypeError, ValueError."""
+    try:
+        result = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
+    if not low <= result <= high:  # false for NaN
+        raise ValueError(f"{name} is {value!r} but must be {rule}")
+    return result
+
+
+def eps_of(value: Any) -> float:
+    return number("eps", value, 0.0, np.finfo(np.float64).max, "finite and >= 0; pass for example 1e-5")
+
+
+def operand(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+    """A further large input: of the shape of x and a dtype that the library reads."""
+    array = as_array(name, value)
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape} but x has {shape}; pass an array of the same shape")
+    return array
+
+
+def check_out(name: str, out: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+    """An array that results can be written to. Raises TypeError, ValueError."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"{name} must be a numpy array, got {type(out).__name__}")
+    if not is_float(out.dtype):
+        raise TypeError(f"{name} has dtype {out.dtype}; pass an array of float16, bfloat16, float32 or float64")
+    if out.shape != shape:
+        raise ValueError(f"{name} has shape {out.shape} but the result has {shape}; pass an array of that shape")
+    if not out.flags.writeable:
+        raise ValueError(f"{name} is read-only; pass a writable array, for example {name}.copy()")
+    return np.asarray(out)
+
+
+def same_memory(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    """Element for element the same places: writing one while reading the other is safe."""
+    return (
+        a.__array_interface__["data"][0] == b.__array_interface__["data"][0]
+        and a.shape == b.shape
+        and a.strides == b.strides
+        and a.itemsize == b.itemsize
+    )
+
+
+def overlaps(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    if not np.may_share_memory(a, b):
+        return False
+    try:
+        return bool(np.shares_memory(a, b, max_work=10_000))
+    except np.exceptions.TooHardError:
+        return True
+
+
+def needs_detour(out: NDArray[Any], inputs: Sequence[NDArray[Any] | None]) -> bool:
+    """Whether results must be computed elsewhere first, because `out` partly overlaps an input."""
+    return any(x is not None and not same_memory(out, x) and overlaps(out, x) for x in inputs)
+
+
+def writes_twice(array: NDArray[Any]) -> bool:
+    """Whether two indices name the same memory."""
+    return any(stride == 0 and size > 1 for stride, size in zip(array.strides, array.shape, strict=True))

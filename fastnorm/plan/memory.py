@@ -1,0 +1,67 @@
+"""Storage of an array as kernels see it: a flat carrier and the place of element (b, o, c, i) in it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnorm.plan.intake import is_bfloat16
+
+Steps = tuple[int, int, int, int]
+
+
+class _Bytes:
+    """Memory that belongs to another array, as NumPy's array interface describes it.
+
+    Kernels never write to their sources; a read-only array would be a type of its own to Numba and
+    double what has to be compiled, so it is presented as writable.
+    """
+
+    def __init__(self, owner: NDArray[Any], address: int, count: int, typestr: str) -> None:
+        self.owner = owner
+        self.__array_interface__ = {"data": (address, False), "shape": (count,), "typestr": typestr, "version": 3}
+
+
+class View(NamedTuple):
+    """carrier: plain array, or bytes when `strided`; row: start and four steps, in its items."""
+
+    carrier: NDArray[Any]
+    kind: str  # "f4", "f8", "half", "bfloat16", or the integer's own
+    strided: bool
+    swapped: bool
+    row: tuple[int, int, int, int, int]
+
+
+def kind_of(dtype: np.dtype[Any]) -> str:
+    if is_bfloat16(dtype):
+        return "bfloat16"
+    return "half" if dtype.kind == "f" and dtype.itemsize == 2 else f"{dtype.kind}{dtype.itemsize}"
+
+
+def raw_type(dtype: np.dtype[Any]) -> str:
+    """Type string of the bits in memory, native order."""
+    if kind_of(dtype) in ("half", "bfloat16"):
+        return "u2"
+    return dtype.newbyteorder("=").str
+
+
+def view_of(array: NDArray[Any], steps: Steps, sizes: Steps, unit: int) -> View:
+    """Present an array to the kernels without copying it.
+
+    steps : bytes along b, o, c, i
+    unit  : which of the four the kernel's runs go along
+    """
+    address = array.__array_interface__["data"][0]
+    lowest = sum(min(0, step * (size - 1)) for step, size in zip(steps, sizes, strict=True))
+    highest = sum(max(0, step * (size - 1)) for step, size in zip(steps, sizes, strict=True)) + array.itemsize
+    item = array.itemsize
+    swapped = not array.dtype.isnative
+    aligned = (address + lowest) % item == 0 and all(step % item == 0 for step in steps)
+    plain = not swapped and aligned and (steps[unit] == item or sizes[unit] == 1)
+    scale = item if plain else 1
+    typestr = raw_type(array.dtype) if plain else "|u1"
+    carrier = np.asarray(_Bytes(array, address + lowest, (highest - lowest) // scale, typestr))
+    row = (-lowest // scale, *(step // scale for step in steps))
+    return View(carrier, kind_of(array.dtype), not plain, swapped, row)

@@ -1,0 +1,185 @@
+"""One call, planned: the table for the kernels, the schedule, and every operand as a flat carrier."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnorm.plan.geometry import Collapsed, Geometry, collapse
+from fastnorm.plan.memory import kind_of, view_of
+from fastnorm.plan.schedule import Schedule, make_schedule
+from fastnorm.plan.table import N_ROWS, PROBLEM, WIDTH
+
+Array = NDArray[Any]
+Operands = tuple[Array | None, ...]  # by row of the table: entry k is row k + 1
+_WRITTEN = (1, 4)  # entries OUT and GRAD_EXTRA are results
+
+
+class Layout(NamedTuple):
+    """Which axes of x belong together; hashable, so that plans can be kept."""
+
+    labels: tuple[str, ...]  # KEPT or REDUCED, one per axis
+    two_phases: bool  # elements are read again after the statistics are known
+    streams: bool = True
+
+
+class Problem(NamedTuple):
+    geometry: Geometry
+    schedule: Schedule
+    table: NDArray[np.int64]
+    carriers: tuple[Any, ...]  # View, or a contiguous array as it is, or None
+    order: tuple[int, ...]  # axes of x as they lie in memory
+    detours: tuple[tuple[Array, Array], ...]  # (the user's output, where it is computed instead)
+
+    def finish(self) -> None:
+        """Bring results that were computed elsewhere home."""
+        for out, temporary in self.detours:
+            np.copyto(out, temporary, casting="same_kind")
+
+
+class _Kept(NamedTuple):
+    geometry: Geometry
+    schedule: Schedule
+    table: NDArray[np.int64]
+    order: tuple[int, ...]
+
+
+_kept: dict[Any, _Kept] = {}
+_MOST_KEPT = 4096
+
+
+def arrange(layout: Layout, operands: Operands, n_threads: int) -> Problem:
+    """Plan a call. Contiguous operands have their plan remembered by shape and dtype."""
+    x = operands[0]
+    assert x is not None
+    key: list[Any] = [layout, x.shape, n_threads]
+    for array in operands:
+        if array is None:
+            key.append(None)
+        elif array.flags.carray and array.dtype.isnative:
+            key.append(array.dtype)
+        else:
+            return _arrange_any(layout, operands, n_threads)
+    kept = _kept.get(tuple(key))
+    if kept is None:
+        kept = _plan_contiguous(layout, operands, n_threads)
+        if len(_kept) >= _MOST_KEPT:
+            _kept.clear()
+        _kept[tuple(key)] = kept
+    return Problem(kept.geometry, kept.schedule, kept.table, operands, kept.order, ())
+
+
+def _present(operands: Operands) -> list[Array]:
+    return [array for array in operands if array is not None]
+
+
+def _plan_contiguous(layout: Layout, operands: Operands, n_threads: int) -> _Kept:
+    arrays = _present(operands)
+    x = arrays[0]
+    strides = tuple(step // x.itemsize for step in x.strides)  # in elements: the same for all operands
+    collapsed = collapse(layout.labels, x.shape, [strides])
+    if collapsed is None:
+        raise NotImplementedError(f"axes of shape {x.shape} alternate more than twice")
+    geometry = _geometry(collapsed)
+    schedule = _schedule(layout, geometry, collapsed, arrays, n_threads)
+    row = (0, *collapsed.strides[0])
+    table = _table(geometry, schedule, {k + 1: row for k, array in enumerate(operands) if array is not None})
+    return _Kept(geometry, schedule, table, collapsed.order)
+
+
+def _geometry(collapsed: Collapsed) -> Geometry:
+    return Geometry(*collapsed.sizes, run=collapsed.sizes[3])
+
+
+def _schedule(
+    layout: Layout, geometry: Geometry, collapsed: Collapsed, arrays: list[Array], n_threads: int
+) -> Schedule:
+    x = arrays[0]
+    compute_bytes = 4 if kind_of(x.dtype) in ("f4", "half", "bfloat16") else 8
+    _, outer, channel, inner = collapsed.sizes
+    columns_contiguous = all(channel == 1 or inner == 1 or s[2] == inner * s[3] for s in collapsed.strides)
+    unit = [s[3] if inner > 1 else s[2] for s in collapsed.strides]
+    rows_contiguous = columns_contiguous and all(
+        outer == 1 or s[1] == channel * inner * step for s, step in zip(collapsed.strides, unit, strict=True)
+    )
+    return make_schedule(
+        geometry,
+        compute_bytes,
+        sum(array.size * array.itemsize for array in arrays),
+        n_threads,
+        columns_contiguous=columns_contiguous,
+        rows_contiguous=rows_contiguous,
+        may_stream=layout.streams,
+        two_phases=layout.two_phases,
+    )
+
+
+def _table(geometry: Geometry, schedule: Schedule, rows: dict[int, tuple[int, ...]]) -> NDArray[np.int64]:
+    table = np.zeros((N_ROWS, WIDTH), np.int64)
+    s = schedule
+    table[PROBLEM] = (*geometry, s.cuts, s.chunks, s.columns, s.fold, s.stream, s.tile)
+    for row, numbers in rows.items():
+        table[row, : len(numbers)] = numbers
+    return table
+
+
+def like(x: Array, dtype: np.dtype[Any]) -> Array:
+    """A fresh output: as NumPy's functions, with the memory order of x."""
+    return np.empty(x.shape, dtype) if x.flags.c_contiguous else np.empty_like(x, dtype, subok=False)
+
+
+def _copy(array: Array, model: Array) -> Array:
+    copy = np.empty_like(model, array.dtype, subok=False)
+    np.copyto(copy, array)
+    return copy
+
+
+def _arrange_any(layout: Layout, operands: Operands, n_threads: int) -> Problem:
+    """Any strides. What does not collapse together with x is copied once."""
+    x = operands[0]
+    assert x is not None
+    labels, shape = layout.labels, x.shape
+    if collapse(labels, shape, [x.strides]) is None:
+        x = np.ascontiguousarray(x)
+    arranged: list[Array | None] = [x]
+    detours = []
+    for k, array in enumerate(operands[1:], 1):
+        if array is not None and collapse(labels, shape, [x.strides, array.strides]) is None:
+            if k in _WRITTEN:
+                temporary = np.empty_like(x, array.dtype, subok=False)
+                detours.append((array, temporary))
+                array = temporary
+            else:
+                array = _copy(array, x)
+        arranged.append(array)
+    arrays = _present(tuple(arranged))
+    collapsed = collapse(labels, shape, [array.strides for array in arrays])
+    if collapsed is None:  # pairs of operands fit, all together do not: one memory order for everybody
+        return _arrange_copied(layout, x, operands, n_threads)
+    geometry = _geometry(collapsed)
+    schedule = _schedule(layout, geometry, collapsed, arrays, n_threads)
+    unit = 3 if schedule.planar or geometry.inner > 1 else 2
+    steps = iter(collapsed.strides)
+    views = tuple(None if a is None else view_of(a, next(steps), collapsed.sizes, unit) for a in arranged)
+    if any(v is not None and v.strided for k, v in enumerate(views) if k in _WRITTEN):
+        schedule = schedule._replace(stream=False)
+    table = _table(geometry, schedule, {k + 1: view.row for k, view in enumerate(views) if view is not None})
+    return Problem(geometry, schedule, table, views, collapsed.order, tuple(detours))
+
+
+def _arrange_copied(layout: Layout, x: Array, operands: Operands, n_threads: int) -> Problem:
+    arranged: list[Array | None] = [np.ascontiguousarray(x)]
+    detours = []
+    for k, array in enumerate(operands[1:], 1):
+        if array is not None and k in _WRITTEN:
+            temporary = np.empty(array.shape, array.dtype)
+            detours.append((array, temporary))
+            array = temporary
+        elif array is not None:
+            array = np.ascontiguousarray(array)
+        arranged.append(array)
+    return _arrange_any(layout, tuple(arranged), n_threads)._replace(detours=tuple(detours))
+
+

@@ -1,0 +1,23 @@
+"""The table of integers that a kernel receives: where each number stands in it.
+
+Row 0 is the problem, every further row an operand: where its element (b, o, c, i) lies.
+An array and not a tuple, because one argument is unpacked faster than thirty.
+"""
+
+# Row 0: the geometry,
+BATCH, OUTER, CHANNEL, INNER, RUN = 0, 1, 2, 3, 4
+# how it is cut into chunks, and how a chunk walks.
+# CUTS   : parts of one statistic's elements (planar) or of the rows (interleaved)
+# CHUNKS : what the units (statistics or column tiles, times cuts) are dealt to
+# COLUMNS: of one column tile, a multiple of INNER
+# FOLD   : rows that are read as one row of FOLD times as many columns
+# TILE   : elements of one run
+CUTS, CHUNKS, COLUMNS, FOLD, STREAM, TILE = 5, 6, 7, 8, 9, 10
+WIDTH = 11
+
+# An operand's row: index (or byte) of its first element and distances along b, o, c, i.
+START, STEP_BATCH, STEP_OUTER, STEP_CHANNEL, STEP_INNER = 0, 1, 2, 3, 4
+
+# Rows.
+PROBLEM, SRC, OUT, EXTRA, GRAD, GRAD_EXTRA = 0, 1, 2, 3, 4, 5
+N_ROWS = 6

@@ -1,0 +1,1 @@
+"""Threads, compiled-code folder, output recycling, configuration."""
