@@ -26,7 +26,7 @@ from numba.core import caching  # noqa: E402
 from numba.core.dispatcher import Dispatcher  # noqa: E402
 from numba.extending import overload  # noqa: E402
 
-from fastnorm._link_only import LinkOnly  # noqa: E402
+from fastnorm import _linking  # noqa: E402
 
 # Reductions may be reordered into vector lanes, products fused; NaN and inf keep their meaning
 # (never "nnan", "ninf": a NaN has to reach its own channel).
@@ -49,7 +49,8 @@ def build_digest() -> str:
         for file in sorted((package / room).glob("*.py")):
             digest.update(file.name.encode())
             digest.update(file.read_bytes())
-    digest.update(Path(__file__).read_bytes())
+    for file in (Path(__file__), Path(_linking.__file__)):
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -122,40 +123,54 @@ class _CacheImpl(caching.CompileResultCacheImpl):
     def check_cachable(self, cres: Any) -> bool:
         return not cres.library.has_dynamic_globals
 
+    def reduce(self, cres: Any) -> Any:
+        return _linking.needs_of(cres.library), cres._reduce()
+
+    def rebuild(self, target_context: Any, payload: Any) -> Any:
+        needs, reduced = payload
+        _linking.load(needs)
+        return super().rebuild(target_context, reduced)
+
 
 class _Cache(caching.FunctionCache):
     _impl_class = _CacheImpl
 
-    def __init__(self, py_func: Callable[..., Any]) -> None:
+    def __init__(self, py_func: Callable[..., Any], is_body: bool) -> None:
         super().__init__(py_func)
+        self._is_body = is_body
         self._cache_file = _OneFilePerSignature(Path(self._cache_path), f"{py_func.__module__}.{py_func.__name__}")
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
-            return super().load_overload(sig, target_context)
+            result = super().load_overload(sig, target_context)
         except Exception:  # code of another machine or a damaged file: compile again
             return None
+        if result is not None and self._is_body:
+            _linking.register(result)
+        return result
 
 
 def element(function: Callable[..., Any]) -> Dispatcher:
     """A formula: inlined into its caller, no reassociation."""
-    return numba.njit(forceinline=True, fastmath=EXACT, pipeline_class=LinkOnly, **_COMMON)(function)
+    return numba.njit(forceinline=True, fastmath=EXACT, pipeline_class=_linking.Inlined, **_COMMON)(function)
 
 
 def loop(function: Callable[..., Any]) -> Dispatcher:
     """A loop over runs: inlined into the chunk body, free to use vector lanes."""
-    return numba.njit(forceinline=True, fastmath=REASSOCIATE, pipeline_class=LinkOnly, **_COMMON)(function)
+    return numba.njit(forceinline=True, fastmath=REASSOCIATE, pipeline_class=_linking.Inlined, **_COMMON)(function)
 
 
 def chunk_body(function: Callable[..., Any]) -> Dispatcher:
-    """The work of one chunk, called by a serial and by a parallel driver."""
+    """The work of one chunk, called by a serial and by a parallel driver: machine code of its own."""
     # A callee inherits its caller's "forceinline" unless it says otherwise.
-    return numba.njit(forceinline=False, fastmath=REASSOCIATE, pipeline_class=LinkOnly, **_COMMON)(function)
+    return _cached(
+        numba.njit(forceinline=False, fastmath=REASSOCIATE, pipeline_class=_linking.Separate, **_COMMON)(function)
+    )
 
 
 def variant(generic: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Choose an implementation of `generic` by the types of its arguments, at compile time."""
-    return overload(generic, jit_options={"forceinline": True, "fastmath": EXACT, "pipeline_class": LinkOnly, **_COMMON}, strict=False)
+    return overload(generic, jit_options={"forceinline": True, "fastmath": EXACT, "pipeline_class": _linking.Inlined, **_COMMON}, strict=False)
 
 
 def driver(function: Callable[..., Any]) -> Dispatcher:
@@ -170,5 +185,6 @@ def parallel_driver(function: Callable[..., Any]) -> Dispatcher:
 
 def _cached(dispatcher: Dispatcher) -> Dispatcher:
     if isinstance(dispatcher, Dispatcher):  # plain functions under NUMBA_DISABLE_JIT
-        dispatcher._cache = _Cache(dispatcher.py_func)
+        is_body = dispatcher._compiler.pipeline_class is _linking.Separate
+        dispatcher._cache = _Cache(dispatcher.py_func, is_body)
     return dispatcher

@@ -64,15 +64,19 @@ def about_shift(count, shift, total, squares):
 
 
 @element
-def union_of_equals(each_count, means, low, m2):
+def relative_mean(mean, low, origin):
+    return (mean - origin) + low
+
+
+@element
+def union_of_equals(each_count, origin, means, m2):
     """Moments of the union of equally large sets.
 
-    means : Moments of their means
-    low   : sum of the low parts of their means
+    means : Moments of their means, which are given relative to `origin`
     m2    : sum of their second moments
     """
-    mean, rest = two_sum(means.mean, means.low + low / means.count)
-    return Moments(means.count * each_count, mean, rest, m2 + each_count * means.m2)
+    mean, rest = two_sum(origin, means.mean)
+    return Moments(means.count * each_count, mean, rest + means.low, m2 + each_count * means.m2)
 
 
 @element

@@ -7,7 +7,7 @@ gamma, beta : float64 vectors, one number per (c, i // run), or None
 from __future__ import annotations
 
 import numpy as np
-from numba import prange, set_num_threads
+from numba import prange
 
 from fastnorm._jit import chunk_body, driver, loop, parallel_driver
 from fastnorm.element.affine import split_mean
@@ -105,8 +105,7 @@ def planar_apply_serial(src, residual, out, mean, low, var, gamma, beta, eps, ac
 
 
 @parallel_driver
-def planar_apply_parallel(src, residual, out, mean, low, var, gamma, beta, eps, activation, table, n_threads):
-    set_num_threads(n_threads)
+def planar_apply_parallel(src, residual, out, mean, low, var, gamma, beta, eps, activation, table):
     for chunk in prange(table[PROBLEM, CHUNKS]):
         planar_apply_chunk(src, residual, out, mean, low, var, gamma, beta, eps, activation, table, np.intp(chunk))
 
@@ -196,7 +195,6 @@ def interleaved_apply_serial(src, residual, out, mean, low, var, gamma, beta, ep
 
 
 @parallel_driver
-def interleaved_apply_parallel(src, residual, out, mean, low, var, gamma, beta, eps, activation, table, n_threads):
-    set_num_threads(n_threads)
+def interleaved_apply_parallel(src, residual, out, mean, low, var, gamma, beta, eps, activation, table):
     for chunk in prange(table[PROBLEM, CHUNKS]):
         interleaved_apply_chunk(src, residual, out, mean, low, var, gamma, beta, eps, activation, table, np.intp(chunk))

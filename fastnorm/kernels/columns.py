@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastnorm._jit import chunk_body, loop
 from fastnorm.element.affine import centred, distance
 from fastnorm.element.bits import wide_vectors
-from fastnorm.element.moments import Moments, about_shift, merge, union_of_equals
+from fastnorm.element.moments import Moments, about_shift, merge, relative_mean, union_of_equals
 from fastnorm.element.storage import as_compute, cut, load, row, zero_of
 from fastnorm.kernels.tile import gradient_into, moments_of_run
 
@@ -132,14 +132,14 @@ def unfold(count, mean, low, m2, fold, n):
 
 @chunk_body
 def moments_of_columns(count, mean, low, m2, n):
-    """Moments of the union of n columns of `count` elements each."""
+    """Moments of the union of n columns of `count` elements each. Overwrites `mean`."""
     wide_vectors()
-    low_total = 0.0
+    origin = mean[0]
     m2_total = 0.0
     for i in range(n):
-        low_total += low[i]
+        mean[i] = relative_mean(mean[i], low[i], origin)
         m2_total += m2[i]
-    return union_of_equals(count, moments_of_run(mean, n), low_total, m2_total)
+    return union_of_equals(count, origin, moments_of_run(mean, n), m2_total)
 
 
 @loop

@@ -9,7 +9,7 @@ sums       : float64 (2, batch * parameters), of g and of g * (x - mean)
 from __future__ import annotations
 
 import numpy as np
-from numba import prange, set_num_threads
+from numba import prange
 
 from fastnorm._jit import chunk_body, driver, loop, parallel_driver
 from fastnorm.element.affine import split_mean
@@ -139,8 +139,7 @@ def planar_sums_serial(grad, src, residual, mean, rstd, gamma, beta, activation,
 
 
 @parallel_driver
-def planar_sums_parallel(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table, n_threads):
-    set_num_threads(n_threads)
+def planar_sums_parallel(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table):
     for chunk in prange(table[PROBLEM, CHUNKS]):
         planar_sums_chunk(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table, np.intp(chunk))
 
@@ -217,9 +216,8 @@ def planar_gradient_serial(grad, src, residual, out, grad_residual, mean, rstd, 
 
 @parallel_driver
 def planar_gradient_parallel(
-    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, n_threads
+    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table
 ):
-    set_num_threads(n_threads)
     for chunk in prange(table[PROBLEM, CHUNKS]):
         planar_gradient_chunk(
             grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, np.intp(chunk)
@@ -268,9 +266,8 @@ def planar_backward_serial(grad, src, residual, out, grad_residual, mean, rstd, 
 
 @parallel_driver
 def planar_backward_parallel(
-    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, n_threads
+    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table
 ):
-    set_num_threads(n_threads)
     for chunk in prange(table[PROBLEM, CHUNKS]):
         planar_backward_chunk(
             grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, np.intp(chunk)

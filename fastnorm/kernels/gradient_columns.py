@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import prange, set_num_threads
+from numba import prange
 
 from fastnorm._jit import chunk_body, driver, loop, parallel_driver
 from fastnorm.element.bits import compact, fence, wide_vectors
@@ -187,8 +187,7 @@ def interleaved_sums_serial(grad, src, residual, mean, rstd, gamma, beta, activa
 
 
 @parallel_driver
-def interleaved_sums_parallel(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table, n_threads):
-    set_num_threads(n_threads)
+def interleaved_sums_parallel(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table):
     for chunk in prange(table[PROBLEM, CHUNKS]):
         interleaved_sums_chunk(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table, np.intp(chunk))
 
@@ -228,9 +227,8 @@ def interleaved_gradient_serial(
 
 @parallel_driver
 def interleaved_gradient_parallel(
-    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, n_threads
+    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table
 ):
-    set_num_threads(n_threads)
     for chunk in prange(table[PROBLEM, CHUNKS]):
         interleaved_gradient_chunk(
             grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, np.intp(chunk)
@@ -275,9 +273,8 @@ def interleaved_backward_serial(
 
 @parallel_driver
 def interleaved_backward_parallel(
-    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, n_threads
+    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table
 ):
-    set_num_threads(n_threads)
     for chunk in prange(table[PROBLEM, CHUNKS]):
         interleaved_backward_chunk(
             grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, np.intp(chunk)

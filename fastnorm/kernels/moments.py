@@ -7,7 +7,7 @@ stats   : float64 (4, batch * channel): mean, low, variance, count
 from __future__ import annotations
 
 import numpy as np
-from numba import prange, set_num_threads
+from numba import prange
 
 from fastnorm._jit import chunk_body, driver, loop, parallel_driver
 from fastnorm.element.bits import compact, wide_vectors
@@ -81,8 +81,7 @@ def planar_moments_serial(src, table, partial):
 
 
 @parallel_driver
-def planar_moments_parallel(src, table, partial, n_threads):
-    set_num_threads(n_threads)
+def planar_moments_parallel(src, table, partial):
     for chunk in prange(table[PROBLEM, CHUNKS]):
         planar_moments_chunk(src, table, partial, np.intp(chunk))
 
@@ -151,8 +150,7 @@ def interleaved_moments_serial(src, table, partial):
 
 
 @parallel_driver
-def interleaved_moments_parallel(src, table, partial, n_threads):
-    set_num_threads(n_threads)
+def interleaved_moments_parallel(src, table, partial):
     for chunk in prange(table[PROBLEM, CHUNKS]):
         interleaved_moments_chunk(src, table, partial, np.intp(chunk))
 

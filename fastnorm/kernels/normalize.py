@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import prange, set_num_threads
+from numba import prange
 
 from fastnorm._jit import chunk_body, driver, parallel_driver
 from fastnorm.element.bits import compact, fence
@@ -44,8 +44,7 @@ def planar_normalize_serial(src, residual, out, stats, gamma, beta, eps, activat
 
 
 @parallel_driver
-def planar_normalize_parallel(src, residual, out, stats, gamma, beta, eps, activation, table, n_threads):
-    set_num_threads(n_threads)
+def planar_normalize_parallel(src, residual, out, stats, gamma, beta, eps, activation, table):
     for chunk in prange(table[PROBLEM, CHUNKS]):
         planar_normalize_chunk(src, residual, out, stats, gamma, beta, eps, activation, table, np.intp(chunk))
 
@@ -79,7 +78,6 @@ def interleaved_normalize_serial(src, residual, out, stats, gamma, beta, eps, ac
 
 
 @parallel_driver
-def interleaved_normalize_parallel(src, residual, out, stats, gamma, beta, eps, activation, table, n_threads):
-    set_num_threads(n_threads)
+def interleaved_normalize_parallel(src, residual, out, stats, gamma, beta, eps, activation, table):
     for chunk in prange(table[PROBLEM, CHUNKS]):
         interleaved_normalize_chunk(src, residual, out, stats, gamma, beta, eps, activation, table, np.intp(chunk))

@@ -108,8 +108,26 @@ def run(serial: Callable[..., Any], parallel: Callable[..., Any], worthwhile: bo
             serial(*arguments)
             return
         try:
-            parallel(*arguments, _number)
+            _run_parallel(parallel, arguments)
         finally:
             lock.release()
     else:
-        parallel(*arguments, _number)
+        _run_parallel(parallel, arguments)
+
+
+def _run_parallel(parallel: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """Numba keeps a number of threads per Python thread; the caller finds his as he left it.
+
+    Not inside the driver: Numba's jitted setter makes a function that the disk cache refuses.
+    """
+    import numba
+
+    before = numba.get_num_threads()
+    if before == _number:
+        parallel(*arguments)
+        return
+    numba.set_num_threads(_number)
+    try:
+        parallel(*arguments)
+    finally:
+        numba.set_num_threads(before)
