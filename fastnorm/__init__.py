@@ -8,16 +8,26 @@ from typing import TYPE_CHECKING, Any
 from fastnorm.runtime.threads import get_num_threads, num_threads, set_num_threads
 
 if TYPE_CHECKING:
+    from fastnorm import layers
     from fastnorm.ops.batch import batch_norm, batch_norm_backward, batch_norm_train
+    from fastnorm.ops.statistics import mean_var
+    from fastnorm.runtime.config import show_config
+    from fastnorm.state.moments import RunningMoments
+    from fastnorm.state.warmup import warmup
 
 __version__ = "0.1.0"
 
+# Where public names live: imported when first asked for, so that `import fastnorm` is cheap.
 _HOME = {
     "batch_norm": "fastnorm.ops.batch",
     "batch_norm_backward": "fastnorm.ops.batch",
     "batch_norm_train": "fastnorm.ops.batch",
+    "mean_var": "fastnorm.ops.statistics",
+    "RunningMoments": "fastnorm.state.moments",
+    "show_config": "fastnorm.runtime.config",
+    "warmup": "fastnorm.state.warmup",
 }
-_MODULES = ()
+_MODULES = ("layers",)
 
 __all__ = ["get_num_threads", "num_threads", "set_num_threads", *_HOME, *_MODULES]
 

@@ -185,3 +185,17 @@ def interleaved_merge(table, partial, stats):
         merge_columns(count, mean, low, m2, other[0], cut(other, n, n), cut(other, 2 * n, n), cut(other, 3 * n, n), n)
         count += other[0]
     record_columns(stats, 0, count, total, n, table[PROBLEM, INNER])
+
+
+@driver
+def merge_into(total, other):
+    """Join the moments (4, n) of `other`, count, mean, low and m2, into those of `total`."""
+    for i in range(total.shape[1]):
+        joined = merge(
+            Moments(total[0, i], total[1, i], total[2, i], total[3, i]),
+            Moments(other[0, i], other[1, i], other[2, i], other[3, i]),
+        )
+        total[0, i] = joined.count
+        total[1, i] = joined.mean
+        total[2, i] = joined.low
+        total[3, i] = joined.m2

@@ -1,0 +1,79 @@
+"""Compile ahead of the first call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from fastnorm.ops.batch import batch_norm, batch_norm_backward, batch_norm_train
+from fastnorm.ops.statistics import mean_var
+from fastnorm.plan.intake import is_float
+
+# One shape per traversal and size: planar and interleaved, serial and parallel, fused and in two launches.
+_SHAPES = {
+    "planar, small": (4, 3, 16, 20),
+    "planar, large": (4, 3, 64, 64),
+    "planar, few channels": (8, 3, 64, 64),
+    "interleaved, small": (64, 32),
+    "interleaved, large": (4096, 32),
+    "interleaved, many columns": (64, 32, 8, 8),
+}
+
+
+def _calls(dtype: Any) -> Iterator[tuple[str, Callable[[], object]]]:
+    for name, shape in _SHAPES.items():
+        x = np.linspace(0.0, 1.0, int(np.prod(shape))).reshape(shape).astype(dtype)
+        channels = shape[1]
+        one, zero = np.ones(channels), np.zeros(channels)
+        for gamma, beta in ((one, zero), (None, None)):
+            yield f"{name}: training", lambda x=x, g=gamma, b=beta: batch_norm_train(x, g, b)
+            yield f"{name}: inference", lambda x=x, g=gamma, b=beta, m=zero, v=one: batch_norm(x, m, v, g, b)
+        yield f"{name}: backward", lambda x=x, m=zero, r=one: batch_norm_backward(x, x, m, r, r)
+        yield f"{name}: statistics", lambda x=x: mean_var(x, tuple(k for k in range(x.ndim) if k != 1))
+
+
+def warmup(dtypes: Iterable[Any] = (np.float32,), *, progress: bool = True) -> int:
+    """Compile what the library's functions need, so that no later call waits for it.
+
+    Parameters
+    ----------
+    dtypes : iterable of dtype
+        Of the inputs to come.
+    progress : bool
+        Whether to show a progress bar (with rich, where it is installed).
+
+    Returns
+    -------
+    int
+        Number of calls that are ready.
+
+    Raises
+    ------
+    TypeError
+        If a dtype is not a float dtype.
+
+    Examples
+    --------
+    >>> import fastnorm as fn
+    >>> fn.warmup(["float32", "float16"])  # doctest: +SKIP
+    """
+    kinds = [np.dtype(dtype) for dtype in dtypes]
+    for kind in kinds:
+        if not is_float(kind):
+            raise TypeError(f"dtypes holds {kind}; pass float16, bfloat16, float32 or float64")
+    calls = [(f"{kind} {name}", call) for kind in kinds for name, call in _calls(kind)]
+    for _, call in _tracked(calls, progress):
+        call()
+    return len(calls)
+
+
+def _tracked(calls: list[Any], progress: bool) -> Iterable[Any]:
+    if not progress:
+        return calls
+    try:
+        from rich.progress import track
+    except ImportError:
+        return calls
+    return track(calls, description="compiling")
