@@ -110,9 +110,10 @@ def planar_apply_parallel(src, residual, out, mean, low, var, gamma, beta, eps, 
         planar_apply_chunk(src, residual, out, mean, low, var, gamma, beta, eps, activation, table, np.intp(chunk))
 
 
-@loop
+@chunk_body
 def column_parameters(parameters, table, b, column, n, mean, low, var, gamma, beta, eps):
     """Fill the vectors high, low, scale, shift of a column tile, repeated for folded rows."""
+    wide_vectors()
     inner, run = table[PROBLEM, INNER], table[PROBLEM, RUN]
     highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
     zero = zero_of(highs)

@@ -50,8 +50,9 @@ def sum_row(src, at, n, shift, total, squares):
         squares[i] += d * d
 
 
-@loop
+@chunk_body
 def clear(vector, n):
+    wide_vectors()
     for i in range(n):
         vector[i] = 0
 
@@ -67,6 +68,20 @@ def merge_columns(count, mean, low, m2, other_count, other_mean, other_low, othe
         mean[i] = joined.mean
         low[i] = joined.low
         m2[i] = joined.m2
+
+
+@chunk_body
+def load_row(line, target, n):
+    wide_vectors()
+    for i in range(n):
+        target[i] = load(line, i)
+
+
+@chunk_body
+def add_scaled(target, source, factor, n):
+    wide_vectors()
+    for i in range(n):
+        target[i] += source[i] * factor
 
 
 @chunk_body
@@ -106,15 +121,13 @@ def moments_of_rows(src, at, step, n_rows, n, count, moments, block_moments, sum
         place = at + done * step
         block = min(ROWS, n_rows - done)
         first = cut(src, place, n)
-        for i in range(n):
-            shift[i] = load(first, i)
+        load_row(first, shift, n)
         for sweep in range(2):  # a better shift from the first rows; then all rows: one copy of the loop
             rows = min(8, block) if sweep == 0 else block
             sum_rows(src, place, step, rows, n, shift, total, squares)
             if sweep == 0:
                 part = as_compute(zero_of(src), 1.0 / rows)
-                for i in range(n):
-                    shift[i] += total[i] * part
+                add_scaled(shift, total, part, n)
         moments_of_sums(float(block), shift, total, squares, mean, low, m2, n)
         merge_columns(count, row(moments, 1), row(moments, 2), row(moments, 3), float(block), mean, low, m2, n)
         count += float(block)
@@ -142,12 +155,19 @@ def moments_of_columns(count, mean, low, m2, n):
     return union_of_equals(count, origin, moments_of_run(mean, n), m2_total)
 
 
+@chunk_body
+def copy_run(target, source, n):
+    """By itself, because the loops around it are compiled for size: a scalar copy took longer than the sums."""
+    wide_vectors()
+    for i in range(n):
+        target[i] = source[i]
+
+
 @loop
 def repeat(vector, n, fold):
     """Copy the first n elements fold - 1 times behind themselves."""
     for k in range(1, fold):
-        for i in range(n):
-            vector[k * n + i] = vector[i]
+        copy_run(cut(vector, k * n, n), vector, n)
 
 
 @loop
@@ -166,9 +186,7 @@ def gradient_sums_of_rows(grad, src, residual, places, steps, n_rows, n, high, l
             gradient_sums_of_one(grad, src, residual, places, steps, line, n, high, low, scale, shift, activation, sums)
             line += 1
         for k in range(2):
-            target, part = row(totals, k), row(sums, k)
-            for i in range(n):
-                target[i] += part[i]
+            add_run(row(totals, k), row(sums, k), n)
         done += block
 
 
@@ -195,14 +213,20 @@ def gradient_sums_of_four(grad, src, residual, places, steps, line, n, high, low
         product[i] += (e0 * d0 + e1 * d1) + (e2 * d2 + e3 * d3)
 
 
+@chunk_body
+def add_run(target, source, n):
+    wide_vectors()
+    for i in range(n):
+        target[i] += source[i]
+
+
 @loop
 def unfold_sums(totals, fold, n):
     """Add `fold` copies of n columns, lying side by side, to the first."""
     for field in range(2):
         total = row(totals, field)
         for k in range(1, fold):
-            for i in range(n):
-                total[i] += total[k * n + i]
+            add_run(total, cut(total, k * n, n), n)
 
 
 @loop

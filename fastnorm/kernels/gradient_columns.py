@@ -8,7 +8,7 @@ from numba import prange
 from fastnorm._jit import chunk_body, driver, loop, parallel_driver
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.storage import as_compute, cut, flush, row, zero_of
-from fastnorm.kernels.columns import clear, gradient_sums_of_rows, repeat, unfold_sums
+from fastnorm.kernels.columns import clear, copy_run, gradient_sums_of_rows, repeat, unfold_sums
 from fastnorm.kernels.gradient import forward_parameters, record_sums, terms_of_statistic
 from fastnorm.kernels.scratch import staging, vectors
 from fastnorm.kernels.tile import gradient_of_run
@@ -40,9 +40,10 @@ from fastnorm.plan.table import (
 )
 
 
-@loop
+@chunk_body
 def column_forward_parameters(vectors_of, table, b, column, n, mean, rstd, gamma, beta):
     """Fill high, low, scale, shift of a column tile, repeated for folded rows."""
+    wide_vectors()
     inner, run = table[PROBLEM, INNER], table[PROBLEM, RUN]
     highs, lows, scales, shifts = row(vectors_of, 0), row(vectors_of, 1), row(vectors_of, 2), row(vectors_of, 3)
     zero = zero_of(highs)
@@ -61,9 +62,10 @@ def column_forward_parameters(vectors_of, table, b, column, n, mean, rstd, gamma
         repeat(row(vectors_of, field), n, table[PROBLEM, FOLD])
 
 
-@loop
+@chunk_body
 def column_terms(vectors_of, table, b, column, n, sums, rstd, gamma, training):
     """Fill offset and slope of a column tile, repeated for folded rows."""
+    wide_vectors()
     inner = table[PROBLEM, INNER]
     offsets, slopes = row(vectors_of, 4), row(vectors_of, 5)
     zero = zero_of(offsets)
@@ -175,9 +177,7 @@ def interleaved_sums_chunk(grad, src, residual, mean, rstd, gamma, beta, activat
         columns = partial.shape[2]
         place = b * table[PROBLEM, CHANNEL] * table[PROBLEM, INNER] + column
         for field in range(2):
-            target, source = cut(row(partial, part), field * columns + place, n), row(totals, field)
-            for i in range(n):
-                target[i] = source[i]
+            copy_run(cut(row(partial, part), field * columns + place, n), row(totals, field), n)
 
 
 @driver

@@ -1,7 +1,7 @@
 """Moments of every statistic: partial results per cut, then their merge in order.
 
 partial : float64 (cuts, 4, batch * channel * inner or fewer): count, mean, low, m2
-stats   : float64 (4, batch * channel): mean, low, variance, count
+stats   : float64 (4, batch * channel): mean, low, variance, 1 / sqrt(variance + eps)
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from numba import prange
 
 from fastnorm._jit import chunk_body, driver, loop, parallel_driver
 from fastnorm.element.bits import compact, wide_vectors
-from fastnorm.element.moments import EMPTY, Moments, merge, variance
+from fastnorm.element.moments import EMPTY, Moments, merge, reciprocal_std, variance
 from fastnorm.element.storage import cut, row, zero_of
-from fastnorm.kernels.columns import clear, merge_columns, moments_of_columns, moments_of_rows, unfold
+from fastnorm.kernels.columns import clear, copy_run, merge_columns, moments_of_columns, moments_of_rows, unfold
 from fastnorm.kernels.tile import moments_of_run
 from fastnorm.kernels.scratch import vectors
 from fastnorm.kernels.walk import (
@@ -28,15 +28,16 @@ from fastnorm.kernels.walk import (
 )
 from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, COLUMNS, CUTS, FOLD, INNER, PROBLEM, SRC, STEP_OUTER
 
-MEAN, LOW, VARIANCE, COUNT = 0, 1, 2, 3
+MEAN, LOW, VARIANCE, RSTD = 0, 1, 2, 3
 
 
 @loop
-def record(stats, stat, moments):
+def record(stats, stat, moments, eps):
     stats[MEAN, stat] = moments.mean
     stats[LOW, stat] = moments.low
-    stats[VARIANCE, stat] = variance(moments)
-    stats[COUNT, stat] = moments.count
+    var = variance(moments)
+    stats[VARIANCE, stat] = var
+    stats[RSTD, stat] = reciprocal_std(var, eps)
 
 
 @chunk_body
@@ -87,14 +88,14 @@ def planar_moments_parallel(src, table, partial):
 
 
 @driver
-def planar_merge(table, partial, stats):
+def planar_merge(table, partial, stats, eps):
     n = table[PROBLEM, BATCH] * table[PROBLEM, CHANNEL]
     for stat in range(n):
         total = EMPTY
         for part in range(table[PROBLEM, CUTS]):
             one = row(partial, part)
             total = merge(total, Moments(one[stat], one[n + stat], one[2 * n + stat], one[3 * n + stat]))
-        record(stats, stat, total)
+        record(stats, stat, total, eps)
 
 
 @chunk_body
@@ -137,10 +138,11 @@ def interleaved_moments_chunk(src, table, partial, chunk):
         count = moments_of_block(src, table, b, column, n, begin, end, moments, block_moments, sums)
         columns = partial.shape[2]
         place = b * table[PROBLEM, CHANNEL] * table[PROBLEM, INNER] + column
+        counts = row(moments, 0)
+        for i in range(n):
+            counts[i] = count
         for field in range(4):
-            target, source = cut(row(partial, part), field * columns + place, n), row(moments, field)
-            for i in range(n):
-                target[i] = source[i] if field > 0 else count
+            copy_run(cut(row(partial, part), field * columns + place, n), row(moments, field), n)
 
 
 @driver
@@ -155,26 +157,28 @@ def interleaved_moments_parallel(src, table, partial):
         interleaved_moments_chunk(src, table, partial, np.intp(chunk))
 
 
-@loop
-def record_columns(stats, first_stat, count, moments, n, inner):
+@chunk_body
+def record_columns(stats, first_stat, count, moments, n, inner, eps):
     """Statistics of n columns, `inner` of which belong to each."""
+    wide_vectors()
     mean, low, m2 = row(moments, 1), row(moments, 2), row(moments, 3)
     if inner == 1:
-        means, lows, variances, counts = row(stats, MEAN), row(stats, LOW), row(stats, VARIANCE), row(stats, COUNT)
+        means, lows, variances, rstds = row(stats, MEAN), row(stats, LOW), row(stats, VARIANCE), row(stats, RSTD)
         for i in range(n):
             means[first_stat + i] = mean[i]
             lows[first_stat + i] = low[i]
-            variances[first_stat + i] = variance(Moments(count, mean[i], low[i], m2[i]))
-            counts[first_stat + i] = count
+            var = variance(Moments(count, mean[i], low[i], m2[i]))
+            variances[first_stat + i] = var
+            rstds[first_stat + i] = reciprocal_std(var, eps)
     else:
         for k in range(n // inner):
             a = k * inner
             part = moments_of_columns(count, cut(mean, a, inner), cut(low, a, inner), cut(m2, a, inner), inner)
-            record(stats, first_stat + k, part)
+            record(stats, first_stat + k, part, eps)
 
 
 @driver
-def interleaved_merge(table, partial, stats):
+def interleaved_merge(table, partial, stats, eps):
     """Row cuts in order, vectorized over the columns; then the columns of a statistic."""
     n = partial.shape[2]
     total = partial[0]
@@ -184,7 +188,7 @@ def interleaved_merge(table, partial, stats):
         other = row(partial, part)
         merge_columns(count, mean, low, m2, other[0], cut(other, n, n), cut(other, 2 * n, n), cut(other, 3 * n, n), n)
         count += other[0]
-    record_columns(stats, 0, count, total, n, table[PROBLEM, INNER])
+    record_columns(stats, 0, count, total, n, table[PROBLEM, INNER], eps)
 
 
 @driver

@@ -32,7 +32,7 @@ def planar_normalize_chunk(src, residual, out, stats, gamma, beta, eps, activati
         for part in range(cuts):
             begin, end = span(n, cuts, part)
             moments = merge(moments, moments_of_span(src, table, b, c, begin, end))
-        record(stats, stat, moments)
+        record(stats, stat, moments, eps)
         apply_to_span(src, residual, out, staged, mean, low, var, gamma, beta, eps, activation, table, b, c, 0, n)
     fence()
 
@@ -65,7 +65,7 @@ def interleaved_normalize_chunk(src, residual, out, stats, gamma, beta, eps, act
     for tile in range(first, last):
         b, column, n = tile_of_columns(table, tile)
         count = moments_of_block(src, table, b, column, n, 0, outer, moments, block_moments, sums)
-        record_columns(stats, b * table[PROBLEM, CHANNEL] + column // inner, count, moments, n, inner)
+        record_columns(stats, b * table[PROBLEM, CHANNEL] + column // inner, count, moments, n, inner, eps)
         column_parameters(parameters, table, b, column, n, mean, low, var, gamma, beta, eps)
         apply_to_block(src, residual, out, staged, parameters, activation, table, b, column, n, 0, outer)
     fence()

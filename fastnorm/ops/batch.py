@@ -13,7 +13,6 @@ from fastnorm.ops.door import (
     Output,
     activation_tag,
     apart,
-    batch_layout_text,
     check_activation,
     output,
     running_pair,
@@ -141,15 +140,14 @@ def batch_norm_train(
     """
     x = as_array("x", x)
     axis, channels = channels_of(x, axis)
-    text = batch_layout_text(channels, axis)
-    scale, shift = vector("gamma", gamma, channels, text), vector("beta", beta, channels, text)
+    scale, shift = vector("gamma", gamma, channels, axis), vector("beta", beta, channels, axis)
     eps = eps_of(eps)
     check_activation(activation)
     extra = None if residual is None else operand("residual", residual, x.shape)
     count = x.size // channels if channels else 0
     running = None
     if running_mean is not None or running_var is not None or momentum != 0.1:
-        running = running_pair(running_mean, running_var, momentum, unbiased, channels, count, text)
+        running = running_pair(running_mean, running_var, momentum, unbiased, channels, count, axis)
     target = output("out", out, x, (x, extra))
     if x.size == 0:
         return BatchNormTraining(target.wanted, np.full(channels, np.nan), np.full(channels, np.nan))
@@ -159,10 +157,9 @@ def batch_norm_train(
     stats = passes.normalize(problem, scale, shift, eps, activation_tag(activation))
     problem.finish()
     y = target.deliver()
-    mean, var = stats[0], stats[2]
     if running is not None:
-        running.update(mean, var, count)
-    return BatchNormTraining(y, mean, 1.0 / np.sqrt(var + eps))
+        running.update(stats[0], stats[2], count)
+    return BatchNormTraining(y, stats[0], stats[3])
 
 
 def batch_norm(
@@ -213,11 +210,10 @@ def batch_norm(
     """
     x = as_array("x", x)
     axis, channels = channels_of(x, axis)
-    text = batch_layout_text(channels, axis)
-    centre, spread = vector("mean", mean, channels, text), vector("var", var, channels, text)
+    centre, spread = vector("mean", mean, channels, axis), vector("var", var, channels, axis)
     if centre is None or spread is None:
         raise TypeError("mean and var must be arrays; pass running statistics, or call batch_norm_train")
-    scale, shift = vector("gamma", gamma, channels, text), vector("beta", beta, channels, text)
+    scale, shift = vector("gamma", gamma, channels, axis), vector("beta", beta, channels, axis)
     eps = eps_of(eps)
     check_activation(activation)
     extra = None if residual is None else operand("residual", residual, x.shape)
@@ -296,12 +292,11 @@ def batch_norm_backward(
     """
     x = as_array("x", x)
     axis, channels = channels_of(x, axis)
-    text = batch_layout_text(channels, axis)
     grad = operand("dy", dy, x.shape)
-    centre, spread = vector("mean", mean, channels, text), vector("rstd", rstd, channels, text)
+    centre, spread = vector("mean", mean, channels, axis), vector("rstd", rstd, channels, axis)
     if centre is None or spread is None:
         raise TypeError("mean and rstd must be arrays; pass those that batch_norm_train returned")
-    scale, shift = vector("gamma", gamma, channels, text), vector("beta", beta, channels, text)
+    scale, shift = vector("gamma", gamma, channels, axis), vector("beta", beta, channels, axis)
     check_activation(activation)
     extra = None if residual is None else operand("residual", residual, x.shape)
     target, extra_target = _backward_outputs(out, x, grad, extra)

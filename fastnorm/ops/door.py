@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnorm import kernels
-from fastnorm.plan.intake import check_out, is_float, needs_detour, number, result_dtype, writes_twice
+from fastnorm.plan.intake import check_out, is_float, needs_detour, number, result_dtype, writes_twice, wrong_length
 from fastnorm.plan.problem import like
 
 Array = NDArray[Any]
@@ -75,7 +75,7 @@ class RunningPair(NamedTuple):
             self.var[...] = (1.0 - weight) * self.var.astype(np.float64) + (weight * bessel) * var
 
 
-def _running_vector(name: str, value: Any, channels: int, axis_text: str) -> Array | None:
+def _running_vector(name: str, value: Any, channels: int, axis: int) -> Array | None:
     if value is None:
         return None
     if not isinstance(value, np.ndarray):
@@ -83,19 +83,19 @@ def _running_vector(name: str, value: Any, channels: int, axis_text: str) -> Arr
     if not is_float(value.dtype):
         raise TypeError(f"{name} has dtype {value.dtype}; pass an array of float32 or float64")
     if value.shape != (channels,):
-        raise ValueError(f"{name} has shape {value.shape} but {axis_text}; pass an array of shape ({channels},) or None")
+        raise ValueError(wrong_length(name, value.shape, channels, axis) + " or None")
     if not value.flags.writeable:
         raise ValueError(f"{name} is read-only but is updated in place; pass a writable array, for example {name}.copy()")
     return value
 
 
 def running_pair(
-    running_mean: Any, running_var: Any, momentum: Any, unbiased: bool, channels: int, count: int, axis_text: str
+    running_mean: Any, running_var: Any, momentum: Any, unbiased: bool, channels: int, count: int, axis: int
 ) -> RunningPair:
     """Checked running statistics. Raises TypeError, ValueError."""
     pair = RunningPair(
-        _running_vector("running_mean", running_mean, channels, axis_text),
-        _running_vector("running_var", running_var, channels, axis_text),
+        _running_vector("running_mean", running_mean, channels, axis),
+        _running_vector("running_var", running_var, channels, axis),
         number("momentum", momentum, 0.0, 1.0, "between 0 and 1, the weight of the new batch; pass for example 0.1"),
         bool(unbiased),
     )
@@ -105,9 +105,3 @@ def running_pair(
             "pass a larger batch or unbiased=False"
         )
     return pair
-
-
-def batch_layout_text(channels: int, axis: int) -> str:
-    return f"axis {axis} of x has {channels} channels"
-
-

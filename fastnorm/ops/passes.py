@@ -24,8 +24,8 @@ def _storages(problem: Problem) -> list[Any]:
     return [kernels.operands.storage(carrier, unit) for carrier in problem.carriers]
 
 
-def moments(problem: Problem) -> NDArray[np.float64]:
-    """Statistics (4, batch * channel): mean, its low part, variance, count."""
+def moments(problem: Problem, eps: float = 0.0) -> NDArray[np.float64]:
+    """Statistics (4, batch * channel): mean, its low part, variance, 1 / sqrt(var + eps)."""
     src = _storages(problem)[0]
     geometry, schedule, table = problem.geometry, problem.schedule, problem.table
     stats = np.empty((4, geometry.statistics))
@@ -33,11 +33,11 @@ def moments(problem: Problem) -> NDArray[np.float64]:
     if schedule.planar:
         partial = np.empty((schedule.cuts, 4, geometry.statistics))
         run(room.planar_moments_serial, room.planar_moments_parallel, schedule.parallel, src, table, partial)
-        room.planar_merge(table, partial, stats)
+        room.planar_merge(table, partial, stats, eps)
     else:
         partial = np.empty((schedule.cuts, 4, geometry.batch * geometry.columns))
         run(room.interleaved_moments_serial, room.interleaved_moments_parallel, schedule.parallel, src, table, partial)
-        room.interleaved_merge(table, partial, stats)
+        room.interleaved_merge(table, partial, stats, eps)
     return stats
 
 
@@ -59,7 +59,7 @@ def apply(problem: Problem, mean: Any, low: Any, var: Any, gamma: Vector, beta: 
 def normalize(problem: Problem, gamma: Vector, beta: Vector, eps: float, activation: Any) -> NDArray[np.float64]:
     """Statistics of the source, applied to it: one launch if the second sweep finds it in cache."""
     if not problem.schedule.fused:
-        stats = moments(problem)
+        stats = moments(problem, eps)
         apply(problem, stats[0], stats[1], stats[2], gamma, beta, eps, activation)
         return stats
     src, out, residual = _storages(problem)[:3]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _FLOAT_ITEMS = {2, 4, 8}
+_LARGEST = float(np.finfo(np.float64).max)
 
 
 def is_bfloat16(dtype: np.dtype[Any]) -> bool:
@@ -26,6 +27,8 @@ def as_array(name: str, value: Any) -> NDArray[Any]:
 
     raises : TypeError for masked arrays and for complex, long double, object, str and datetime
     """
+    if type(value) is np.ndarray and value.dtype.char in "fd":  # nearly every call
+        return value
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be ignored; pass {name}.filled(np.nan) or the valid elements")
     array = np.asarray(value)
@@ -39,11 +42,13 @@ def result_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The dtype of an output for input of this dtype: its own, in native order; float64 for integers."""
     if dtype.kind in "biu":
         return np.dtype(np.float64)
-    return dtype.newbyteorder("=")
+    return dtype if dtype.isnative else dtype.newbyteorder("=")
 
 
 def normalize_axis(axis: Any, ndim: int, name: str = "axis") -> int:
     """A non-negative axis. Raises AxisError when out of range, TypeError when not an integer."""
+    if type(axis) is int and 0 <= axis < ndim:
+        return axis
     try:
         index = operator.index(axis)
     except TypeError:
@@ -65,21 +70,29 @@ def normalize_axes(axis: Any, ndim: int) -> tuple[int, ...]:
     return (normalize_axis(axis, ndim),)
 
 
-def vector(name: str, value: Any, length: int, axis_text: str) -> NDArray[np.float64] | None:
+def vector(name: str, value: Any, length: int, axis: int) -> NDArray[np.float64] | None:
     """A parameter as contiguous float64 numbers, or None.
 
     raises : TypeError if it is not of a float dtype, ValueError if it has not one number per `length`
     """
     if value is None:
         return None
+    if type(value) is np.ndarray and value.shape == (length,):
+        char = value.dtype.char
+        if char == "d" and value.flags.carray and value.dtype.isnative:
+            return value
+        if char == "f":
+            return value.astype(np.float64)
     array = np.asarray(value)
-    if array.dtype == np.float64 and array.shape == (length,) and array.flags.carray and type(value) is np.ndarray:
-        return array if array.dtype.isnative else array.astype(np.float64)
     if not is_float(array.dtype) and not (array.dtype.kind in "biu" and not isinstance(value, np.ndarray)):
         raise TypeError(f"{name} has dtype {array.dtype}; pass an array of a float dtype")
     if array.shape != (length,):
-        raise ValueError(f"{name} has shape {array.shape} but {axis_text}; pass an array of shape ({length},)" + (" or None" if name in ("gamma", "beta") else ""))
+        raise ValueError(wrong_length(name, array.shape, length, axis) + (" or None" if name in ("gamma", "beta") else ""))
     return np.array(array, np.float64)
+
+
+def wrong_length(name: str, shape: tuple[int, ...], length: int, axis: int) -> str:
+    return f"{name} has shape {shape} but axis {axis} of x has {length} channels; pass an array of shape ({length},)"
 
 
 def number(name: str, value: Any, low: float, high: float, rule: str) -> float:
@@ -94,7 +107,9 @@ def number(name: str, value: Any, low: float, high: float, rule: str) -> float:
 
 
 def eps_of(value: Any) -> float:
-    return number("eps", value, 0.0, np.finfo(np.float64).max, "finite and >= 0; pass for example 1e-5")
+    if type(value) is float and 0.0 <= value <= _LARGEST:
+        return value
+    return number("eps", value, 0.0, _LARGEST, "finite and >= 0; pass for example 1e-5")
 
 
 def operand(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -129,8 +144,7 @@ def same_memory(a: NDArray[Any], b: NDArray[Any]) -> bool:
 
 
 def overlaps(a: NDArray[Any], b: NDArray[Any]) -> bool:
-    if not np.may_share_memory(a, b):
-        return False
+    """Whether two arrays share an element; arrays whose strides are too hard to tell apart do."""
     try:
         return bool(np.shares_memory(a, b, max_work=10_000))
     except np.exceptions.TooHardError:
@@ -139,9 +153,12 @@ def overlaps(a: NDArray[Any], b: NDArray[Any]) -> bool:
 
 def needs_detour(out: NDArray[Any], inputs: Sequence[NDArray[Any] | None]) -> bool:
     """Whether results must be computed elsewhere first, because `out` partly overlaps an input."""
-    return any(x is not None and not same_memory(out, x) and overlaps(out, x) for x in inputs)
+    return any(
+        x is not None and x is not out and np.may_share_memory(out, x) and not same_memory(out, x) and overlaps(out, x)
+        for x in inputs
+    )
 
 
 def writes_twice(array: NDArray[Any]) -> bool:
     """Whether two indices name the same memory."""
-    return any(stride == 0 and size > 1 for stride, size in zip(array.strides, array.shape, strict=True))
+    return 0 in array.strides and any(stride == 0 and size > 1 for stride, size in zip(array.strides, array.shape, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +18,9 @@ Operands = tuple[Array | None, ...]  # by row of the table: entry k is row k + 1
 _WRITTEN = (1, 4)  # entries OUT and GRAD_EXTRA are results
 
 
-class Layout(NamedTuple):
-    """Which axes of x belong together; hashable, so that plans can be kept."""
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Which axes of x belong together. Plans are kept by identity: make each layout once."""
 
     labels: tuple[str, ...]  # KEPT or REDUCED, one per axis
     two_phases: bool  # elements are read again after the statistics are known
@@ -58,16 +60,18 @@ def arrange(layout: Layout, operands: Operands, n_threads: int) -> Problem:
     for array in operands:
         if array is None:
             key.append(None)
-        elif array.flags.carray and array.dtype.isnative:
-            key.append(array.dtype)
-        else:
+            continue
+        dtype = array.dtype
+        if not (array.flags.carray and dtype.isnative):
             return _arrange_any(layout, operands, n_threads)
-    kept = _kept.get(tuple(key))
+        key.append(dtype)
+    known = tuple(key)
+    kept = _kept.get(known)
     if kept is None:
         kept = _plan_contiguous(layout, operands, n_threads)
         if len(_kept) >= _MOST_KEPT:
             _kept.clear()
-        _kept[tuple(key)] = kept
+        _kept[known] = kept
     return Problem(kept.geometry, kept.schedule, kept.table, operands, kept.order, ())
 
 

@@ -6,11 +6,10 @@ from the geometry alone. Everything else may depend on the machine.
 
 from __future__ import annotations
 
-import os
-from functools import cache
 from typing import NamedTuple
 
 from fastnorm.plan.geometry import Geometry
+from fastnorm.runtime.machine import last_level_cache_bytes, streaming_stores_pay
 
 # Bytes of one run: with a staged copy it stays in a 32 KB L1.
 TILE_BYTES = 16384
@@ -40,18 +39,6 @@ class Schedule(NamedTuple):
     tile: int
 
 
-@cache
-def last_level_cache_bytes() -> int:
-    for name in ("SC_LEVEL3_CACHE_SIZE", "SC_LEVEL2_CACHE_SIZE"):
-        try:
-            size = os.sysconf(name)
-        except (ValueError, OSError, AttributeError):
-            continue
-        if size > 0:
-            return size
-    return 32 << 20
-
-
 def make_schedule(
     geometry: Geometry,
     compute_bytes: int,
@@ -75,7 +62,7 @@ def make_schedule(
         (geometry.inner < SHORT_RUN and geometry.outer >= FEW_ROWS) or (geometry.inner < 16 and geometry.outer > 1)
     )
     parallel = n_threads > 1 and geometry.size >= PARALLEL_ELEMENTS
-    stream = may_stream and traffic_bytes > last_level_cache_bytes()
+    stream = may_stream and traffic_bytes > last_level_cache_bytes() and streaming_stores_pay()
     make = _interleaved if interleaved else _planar
     return make(geometry, compute_bytes, n_threads, parallel, stream, rows_contiguous, two_phases)
 
@@ -114,9 +101,13 @@ def _interleaved(
 
 
 def _fold(columns: int, rows: int, widest: int) -> int:
-    """Rows read as one: a power of two, so that folded rows of whole vectors stay aligned."""
+    """Rows read as one: a power of two, so that folded rows of whole vectors stay aligned.
+
+    Every fold costs a merge of `columns` in the end: enough rows have to be left to be worth it, fewer
+    where a row does not fill a vector.
+    """
     fold = 1
-    while columns * fold * 2 <= widest and rows >= fold * 2 * 8:
+    while columns * fold * 2 <= widest and rows >= fold * 2 * (8 if columns * fold < 32 else 64):
         fold *= 2
     return fold
 

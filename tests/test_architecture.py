@@ -1,0 +1,147 @@
+"""The laws of the rooms, read from the source."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "fastnorm"
+FILES = sorted(PACKAGE.rglob("*.py"))
+MAKES_ARRAYS = {"empty", "zeros", "ones", "full", "arange", "array", "empty_like", "zeros_like", "ones_like", "full_like"}
+LONGEST_FILE, LONGEST_FUNCTION = 400, 50
+
+
+def room(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0]
+
+
+def files_of(*rooms: str) -> list[Path]:
+    found = [file for file in FILES if room(file) in rooms]
+    assert found, f"no file in {rooms}: the test would pass on nothing"
+    return found
+
+
+def nodes(file: Path) -> Iterator[ast.AST]:
+    return ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+
+
+def imports(file: Path) -> set[str]:
+    names: set[str] = set()
+    for node in nodes(file):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def roots(file: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports(file)}
+
+
+def functions(file: Path) -> Iterator[ast.FunctionDef]:
+    return (node for node in nodes(file) if isinstance(node, ast.FunctionDef))
+
+
+def decorators(function: ast.FunctionDef) -> set[str]:
+    return {d.func.id if isinstance(d, ast.Call) and isinstance(d.func, ast.Name) else getattr(d, "id", "") for d in function.decorator_list}
+
+
+def compiled(file: Path, *kinds: str) -> list[ast.FunctionDef]:
+    return [f for f in functions(file) if decorators(f) & set(kinds)]
+
+
+@pytest.mark.parametrize("file", files_of("element"), ids=lambda f: f.name)
+def test_formulas_have_no_loops_and_make_no_arrays(file: Path) -> None:
+    for function in compiled(file, "element", "variant"):
+        for node in ast.walk(function):
+            assert not isinstance(node, ast.For | ast.While | ast.ListComp | ast.GeneratorExp), f"loop in {function.name}"
+            if isinstance(node, ast.Attribute):
+                assert node.attr not in MAKES_ARRAYS, f"{function.name} makes an array"
+
+
+@pytest.mark.parametrize("file", files_of("kernels"), ids=lambda f: f.name)
+def test_kernels_raise_nothing_and_hold_no_formulas(file: Path) -> None:
+    for function in compiled(file, "loop", "chunk_body", "driver", "parallel_driver"):
+        for node in ast.walk(function):
+            assert not isinstance(node, ast.Raise | ast.Assert | ast.Try), f"{function.name} has a second exit"
+            # A formula of normalization has a division, a root or a power by a variance; sums of products do not.
+            assert not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow)), f"power in {function.name}"
+            assert not (isinstance(node, ast.Attribute) and node.attr in {"sqrt", "exp", "erf", "tanh", "log"}), f"formula in {function.name}"
+
+
+def test_a_parallel_loop_is_one_call_with_a_cast_index() -> None:
+    """A second exit in prange makes the loop serial, silently; its index is unsigned."""
+    found = 0
+    for file in files_of("kernels"):
+        for function in compiled(file, "parallel_driver"):
+            loops = [n for n in ast.walk(function) if isinstance(n, ast.For)]
+            assert len(loops) == 1
+            (statement,) = loops[0].body
+            assert isinstance(statement, ast.Expr)
+            assert isinstance(statement.value, ast.Call)
+            last = statement.value.args[-1]
+            assert isinstance(last, ast.Call), f"the index of {function.name} is not cast"
+            assert ast.unparse(last) == "np.intp(chunk)"
+            found += 1
+    assert found >= 4
+
+
+def test_every_parallel_driver_has_a_serial_twin_with_the_same_chunk_body() -> None:
+    for file in files_of("kernels"):
+        bodies: dict[str, set[str]] = {}
+        for function in compiled(file, "driver", "parallel_driver"):
+            name, _, kind = function.name.rpartition("_")
+            if kind in ("serial", "parallel"):
+                calls = {n.func.id for n in ast.walk(function) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+                bodies.setdefault(name, set()).update(c for c in calls if c.endswith("_chunk"))
+                bodies.setdefault(name + "#kinds", set()).add(kind)
+        for name, found in bodies.items():
+            if name.endswith("#kinds"):
+                assert found == {"serial", "parallel"}, name
+            else:
+                assert len(found) == 1, f"{name} has two chunk bodies: {found}"
+
+
+@pytest.mark.parametrize("file", files_of("plan"), ids=lambda f: f.name)
+def test_plan_is_integers_only(file: Path) -> None:
+    assert not roots(file) & {"numba", "llvmlite"}
+    assert not {name for name in imports(file) if name.startswith(("fastnorm.kernels", "fastnorm.element", "fastnorm.ops", "fastnorm._jit"))}
+
+
+def test_one_file_decides_numba_options() -> None:
+    for file in FILES:
+        text = {ast.unparse(node) for node in nodes(file) if isinstance(node, ast.Call)}
+        if file.name != "_jit.py":
+            assert not any(t.startswith(("numba.njit(", "njit(", "numba.jit(", "jit(")) for t in text), file
+
+
+def test_llvm_is_spoken_in_two_files() -> None:
+    """Instructions in `element/bits`; how compiled code is linked in `_linking`."""
+    assert {file.name for file in FILES if "llvmlite" in roots(file)} == {"bits.py", "_linking.py"}
+
+
+def test_the_merge_exists_once() -> None:
+    defined = [file for file in FILES for f in functions(file) if f.name == "merge" and "element" in decorators(f)]
+    assert [file.name for file in defined] == ["moments.py"]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_files_and_functions_stay_small(file: Path) -> None:
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
+    for function in functions(file):
+        body = function.body[1:] if ast.get_docstring(function) else function.body
+        length = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+        assert length <= LONGEST_FUNCTION, f"{function.name} has {length} lines"
+
+
+def test_public_functions_say_what_they_raise_and_where_they_come_from() -> None:
+    import fastnorm
+
+    for name in ("batch_norm_train", "batch_norm", "batch_norm_backward", "mean_var", "RunningMoments"):
+        text = getattr(fastnorm, name).__doc__
+        assert ">>>" in text, f"{name} has no example"
+        assert "Source" in text, f"{name} names no source"
