@@ -163,14 +163,14 @@ def loop(function: Callable[..., Any]) -> Dispatcher:
 def chunk_body(function: Callable[..., Any]) -> Dispatcher:
     """The work of one chunk, called by a serial and by a parallel driver: machine code of its own."""
     # A callee inherits its caller's "forceinline" unless it says otherwise.
-    return _cached(
-        numba.njit(forceinline=False, fastmath=REASSOCIATE, pipeline_class=_linking.Separate, **_COMMON)(function)
-    )
+    return _cached(numba.njit(forceinline=False, fastmath=REASSOCIATE, pipeline_class=_linking.Separate, **_COMMON)(function))
 
 
 def variant(generic: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Choose an implementation of `generic` by the types of its arguments, at compile time."""
-    return overload(generic, jit_options={"forceinline": True, "fastmath": EXACT, "pipeline_class": _linking.Inlined, **_COMMON}, strict=False)
+    return overload(
+        generic, jit_options={"forceinline": True, "fastmath": EXACT, "pipeline_class": _linking.Inlined, **_COMMON}, strict=False
+    )
 
 
 def driver(function: Callable[..., Any]) -> Dispatcher:

@@ -38,9 +38,7 @@ _bodies: dict[str, Needed] = {}
 def register(result: Any) -> None:
     """Make known that a chunk body can be called by its symbol in this process."""
     described = result.fndesc
-    _bodies[described.llvm_func_name] = Needed(
-        described.modname, described.qualname, tuple(described.argtypes), described.llvm_func_name
-    )
+    _bodies[described.llvm_func_name] = Needed(described.modname, described.qualname, tuple(described.argtypes), described.llvm_func_name)
 
 
 def needs_of(library: Any) -> list[Needed]:

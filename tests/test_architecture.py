@@ -47,7 +47,9 @@ def functions(file: Path) -> Iterator[ast.FunctionDef]:
 
 
 def decorators(function: ast.FunctionDef) -> set[str]:
-    return {d.func.id if isinstance(d, ast.Call) and isinstance(d.func, ast.Name) else getattr(d, "id", "") for d in function.decorator_list}
+    return {
+        d.func.id if isinstance(d, ast.Call) and isinstance(d.func, ast.Name) else getattr(d, "id", "") for d in function.decorator_list
+    }
 
 
 def compiled(file: Path, *kinds: str) -> list[ast.FunctionDef]:
@@ -70,7 +72,9 @@ def test_kernels_raise_nothing_and_hold_no_formulas(file: Path) -> None:
             assert not isinstance(node, ast.Raise | ast.Assert | ast.Try), f"{function.name} has a second exit"
             # A formula of normalization has a division, a root or a power by a variance; sums of products do not.
             assert not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow)), f"power in {function.name}"
-            assert not (isinstance(node, ast.Attribute) and node.attr in {"sqrt", "exp", "erf", "tanh", "log"}), f"formula in {function.name}"
+            assert not (isinstance(node, ast.Attribute) and node.attr in {"sqrt", "exp", "erf", "tanh", "log"}), (
+                f"formula in {function.name}"
+            )
 
 
 def test_a_parallel_loop_is_one_call_with_a_cast_index() -> None:
@@ -109,7 +113,9 @@ def test_every_parallel_driver_has_a_serial_twin_with_the_same_chunk_body() -> N
 @pytest.mark.parametrize("file", files_of("plan"), ids=lambda f: f.name)
 def test_plan_is_integers_only(file: Path) -> None:
     assert not roots(file) & {"numba", "llvmlite"}
-    assert not {name for name in imports(file) if name.startswith(("fastnorm.kernels", "fastnorm.element", "fastnorm.ops", "fastnorm._jit"))}
+    assert not {
+        name for name in imports(file) if name.startswith(("fastnorm.kernels", "fastnorm.element", "fastnorm.ops", "fastnorm._jit"))
+    }
 
 
 def test_one_file_decides_numba_options() -> None:

@@ -45,9 +45,7 @@ def merge(a, b):
     low_delta = b.low - a.low
     mean, rest = two_sum(a.mean, delta * weight)
     delta += low_delta
-    return Moments(
-        count, mean, rest + (a.low + low_delta * weight), (a.m2 + b.m2) + delta * delta * (a.count * weight)
-    )
+    return Moments(count, mean, rest + (a.low + low_delta * weight), (a.m2 + b.m2) + delta * delta * (a.count * weight))
 
 
 @element
@@ -77,6 +75,12 @@ def union_of_equals(each_count, origin, means, m2):
     """
     mean, rest = two_sum(origin, means.mean)
     return Moments(means.count * each_count, mean, rest + means.low, m2 + each_count * means.m2)
+
+
+@element
+def rounded_mean(moments):
+    """The mean, and what its rounding to float64 loses."""
+    return two_sum(moments.mean, moments.low)
 
 
 @element

@@ -144,6 +144,18 @@ def store(typing_context: Any, run: Any, index: Any, value: Any) -> Any:
     return types.void(run, types.intp, value), generate
 
 
+def _borrowed(context: Any, builder: Any, storage_type: Any, value: Any) -> Any:
+    """The same storage without ownership: Numba releases what an intrinsic returns."""
+    if isinstance(storage_type, types.Array):
+        array = context.make_array(storage_type)(context, builder, value)
+        array.meminfo = array.meminfo.type(None)
+        return array._getvalue()
+    if isinstance(storage_type, types.BaseTuple):
+        for k, part in enumerate(storage_type):
+            value = builder.insert_value(value, _borrowed(context, builder, part, builder.extract_value(value, k)), k)
+    return value
+
+
 def _shortened(context: Any, builder: Any, array_type: Any, array: Any, start: Any, count: Any) -> Any:
     """Array of `count` elements from `start` on. It borrows: its owner outlives every run."""
     old = context.make_array(array_type)(context, builder, array)
@@ -174,7 +186,7 @@ def cut(typing_context: Any, storage: Any, start: Any, count: Any) -> Any:
         if storage is types.none:
             return context.get_dummy_value()
         if is_tagged(storage, Strided):
-            return builder.insert_value(value, begin, _START)
+            return builder.insert_value(_borrowed(context, builder, storage, value), begin, _START)
         if isinstance(storage, types.Array):
             return _shortened(context, builder, storage, value, begin, length)
         run = _shortened(context, builder, storage[0], builder.extract_value(value, 0), begin, length)

@@ -92,9 +92,7 @@ def planar_apply_chunk(src, residual, out, mean, low, var, gamma, beta, eps, act
         stat = unit // cuts
         begin, end = span(elements_per_statistic(table), cuts, unit - stat * cuts)
         b = stat // channel
-        apply_to_span(
-            src, residual, out, staged, mean, low, var, gamma, beta, eps, activation, table, b, stat - b * channel, begin, end
-        )
+        apply_to_span(src, residual, out, staged, mean, low, var, gamma, beta, eps, activation, table, b, stat - b * channel, begin, end)
     fence()
 
 
@@ -128,9 +126,7 @@ def column_parameters(parameters, table, b, column, n, mean, low, var, gamma, be
             rstd = reciprocal_std(var[first_stat + k], eps)
             for i in range(k * inner, (k + 1) * inner):
                 param = (column + i) // run
-                highs[i], lows[i], scales[i], shifts[i] = parameters_of(
-                    zero, first_stat + k, param, mean, low, rstd, gamma, beta
-                )
+                highs[i], lows[i], scales[i], shifts[i] = parameters_of(zero, first_stat + k, param, mean, low, rstd, gamma, beta)
     for field in range(4):
         repeat(row(parameters, field), n, table[PROBLEM, FOLD])
 

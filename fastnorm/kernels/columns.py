@@ -62,9 +62,7 @@ def merge_columns(count, mean, low, m2, other_count, other_mean, other_low, othe
     """Moments of every column joined with those of as many further rows."""
     wide_vectors()
     for i in range(n):
-        joined = merge(
-            Moments(count, mean[i], low[i], m2[i]), Moments(other_count, other_mean[i], other_low[i], other_m2[i])
-        )
+        joined = merge(Moments(count, mean[i], low[i], m2[i]), Moments(other_count, other_mean[i], other_low[i], other_m2[i]))
         mean[i] = joined.mean
         low[i] = joined.low
         m2[i] = joined.m2

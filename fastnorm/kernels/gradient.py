@@ -85,9 +85,7 @@ def sums_of_span(grad, src, residual, mean, rstd, gamma, beta, activation, table
 
 
 @chunk_body
-def gradient_of_span(
-    grad, src, residual, out, grad_residual, staged, mean, rstd, gamma, beta, activation, terms, table, b, p, begin, end
-):
+def gradient_of_span(grad, src, residual, out, grad_residual, staged, mean, rstd, gamma, beta, activation, terms, table, b, p, begin, end):
     """Elements begin to end of parameter p in batch b, backwards: the sums have just been the other way."""
     wide_vectors()
     zero = zero_of(src)
@@ -183,9 +181,7 @@ def parameter_gradients(table, sums, rstd, dgamma, dbeta):
 
 
 @chunk_body
-def planar_gradient_chunk(
-    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk
-):
+def planar_gradient_chunk(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk):
     compact()
     cuts = table[PROBLEM, CUTS]
     segments = parameters_per_statistic(table)
@@ -209,15 +205,11 @@ def planar_gradient_chunk(
 @driver
 def planar_gradient_serial(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table):
     for chunk in range(table[PROBLEM, CHUNKS]):
-        planar_gradient_chunk(
-            grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk
-        )
+        planar_gradient_chunk(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk)
 
 
 @parallel_driver
-def planar_gradient_parallel(
-    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table
-):
+def planar_gradient_parallel(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table):
     for chunk in prange(table[PROBLEM, CHUNKS]):
         planar_gradient_chunk(
             grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, np.intp(chunk)
@@ -225,9 +217,7 @@ def planar_gradient_parallel(
 
 
 @chunk_body
-def planar_backward_chunk(
-    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk
-):
+def planar_backward_chunk(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk):
     """Whole statistics: the second sweep finds x and dy in L2."""
     compact()
     cuts, channel = table[PROBLEM, CUTS], table[PROBLEM, CHANNEL]
@@ -242,9 +232,7 @@ def planar_backward_chunk(
             total = GradientSums(0.0, 0.0)
             for part in range(cuts):
                 begin, end = span(n, cuts, part)
-                total = add_sums(
-                    total, sums_of_span(grad, src, residual, mean, rstd, gamma, beta, activation, table, b, p + k, begin, end)
-                )
+                total = add_sums(total, sums_of_span(grad, src, residual, mean, rstd, gamma, beta, activation, table, b, p + k, begin, end))
             sums[0, stat * segments + k] = total.grad
             sums[1, stat * segments + k] = total.product
         terms = terms_of_statistic(table, stat, sums, rstd, gamma, training)
@@ -259,15 +247,11 @@ def planar_backward_chunk(
 @driver
 def planar_backward_serial(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table):
     for chunk in range(table[PROBLEM, CHUNKS]):
-        planar_backward_chunk(
-            grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk
-        )
+        planar_backward_chunk(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk)
 
 
 @parallel_driver
-def planar_backward_parallel(
-    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table
-):
+def planar_backward_parallel(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table):
     for chunk in prange(table[PROBLEM, CHUNKS]):
         planar_backward_chunk(
             grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, np.intp(chunk)

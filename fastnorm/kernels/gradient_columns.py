@@ -50,9 +50,7 @@ def column_forward_parameters(vectors_of, table, b, column, n, mean, rstd, gamma
     first_stat = b * table[PROBLEM, CHANNEL] + column // inner
     if inner == 1:  # vectorizes
         for i in range(n):
-            highs[i], lows[i], scales[i], shifts[i] = forward_parameters(
-                zero, first_stat + i, column + i, mean, rstd, gamma, beta
-            )
+            highs[i], lows[i], scales[i], shifts[i] = forward_parameters(zero, first_stat + i, column + i, mean, rstd, gamma, beta)
     else:
         for i in range(n):
             highs[i], lows[i], scales[i], shifts[i] = forward_parameters(
@@ -99,9 +97,7 @@ def sums_of_block(grad, src, residual, parameters, activation, table, b, column,
             column_place(table, EXTRA, b, first, column),
         )
         steps = (table[GRAD, STEP_OUTER] * times, table[SRC, STEP_OUTER] * times, table[EXTRA, STEP_OUTER] * times)
-        gradient_sums_of_rows(
-            grad, src, residual, places, steps, n_rows, n * times, high, low, scale, shift, activation, totals, sums
-        )
+        gradient_sums_of_rows(grad, src, residual, places, steps, n_rows, n * times, high, low, scale, shift, activation, totals, sums)
         if part == 0:
             unfold_sums(totals, fold, n)
 
@@ -125,9 +121,7 @@ def gradient_of_rows(grad, src, residual, out, grad_residual, staged, parameters
 
 
 @chunk_body
-def gradient_of_block(
-    grad, src, residual, out, grad_residual, staged, parameters, activation, table, b, column, n, begin, end
-):
+def gradient_of_block(grad, src, residual, out, grad_residual, staged, parameters, activation, table, b, column, n, begin, end):
     """Rows begin to end of the n columns from `column` on."""
     wide_vectors()
     fold = table[PROBLEM, FOLD]
@@ -193,9 +187,7 @@ def interleaved_sums_parallel(grad, src, residual, mean, rstd, gamma, beta, acti
 
 
 @chunk_body
-def interleaved_gradient_chunk(
-    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk
-):
+def interleaved_gradient_chunk(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk):
     compact()
     cuts = table[PROBLEM, CUTS]
     n_units = units_of_columns(table)
@@ -209,16 +201,12 @@ def interleaved_gradient_chunk(
         begin, end = row_span(table, unit - tile * cuts)
         column_forward_parameters(parameters, table, b, column, n, mean, rstd, gamma, beta)
         column_terms(parameters, table, b, column, n, sums, rstd, gamma, training)
-        gradient_of_block(
-            grad, src, residual, out, grad_residual, staged, parameters, activation, table, b, column, n, begin, end
-        )
+        gradient_of_block(grad, src, residual, out, grad_residual, staged, parameters, activation, table, b, column, n, begin, end)
     fence()
 
 
 @driver
-def interleaved_gradient_serial(
-    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table
-):
+def interleaved_gradient_serial(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table):
     for chunk in range(table[PROBLEM, CHUNKS]):
         interleaved_gradient_chunk(
             grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk
@@ -226,9 +214,7 @@ def interleaved_gradient_serial(
 
 
 @parallel_driver
-def interleaved_gradient_parallel(
-    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table
-):
+def interleaved_gradient_parallel(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table):
     for chunk in prange(table[PROBLEM, CHUNKS]):
         interleaved_gradient_chunk(
             grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, np.intp(chunk)
@@ -236,9 +222,7 @@ def interleaved_gradient_parallel(
 
 
 @chunk_body
-def interleaved_backward_chunk(
-    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk
-):
+def interleaved_backward_chunk(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk):
     """Whole column tiles, each with all its rows: the second sweep finds x and dy in L2."""
     compact()
     first, last = span(units_of_columns(table), table[PROBLEM, CHUNKS], chunk)
@@ -255,16 +239,12 @@ def interleaved_backward_chunk(
         sums_of_block(grad, src, residual, parameters, activation, table, b, column, n, 0, outer, totals, running)
         record_sums(sums, b * params + column // run, totals, n, run)
         column_terms(parameters, table, b, column, n, sums, rstd, gamma, training)
-        gradient_of_block(
-            grad, src, residual, out, grad_residual, staged, parameters, activation, table, b, column, n, 0, outer
-        )
+        gradient_of_block(grad, src, residual, out, grad_residual, staged, parameters, activation, table, b, column, n, 0, outer)
     fence()
 
 
 @driver
-def interleaved_backward_serial(
-    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table
-):
+def interleaved_backward_serial(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table):
     for chunk in range(table[PROBLEM, CHUNKS]):
         interleaved_backward_chunk(
             grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk
@@ -272,9 +252,7 @@ def interleaved_backward_serial(
 
 
 @parallel_driver
-def interleaved_backward_parallel(
-    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table
-):
+def interleaved_backward_parallel(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table):
     for chunk in prange(table[PROBLEM, CHUNKS]):
         interleaved_backward_chunk(
             grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, np.intp(chunk)

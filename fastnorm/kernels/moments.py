@@ -11,7 +11,7 @@ from numba import prange
 
 from fastnorm._jit import chunk_body, driver, loop, parallel_driver
 from fastnorm.element.bits import compact, wide_vectors
-from fastnorm.element.moments import EMPTY, Moments, merge, reciprocal_std, variance
+from fastnorm.element.moments import EMPTY, Moments, merge, reciprocal_std, rounded_mean, variance
 from fastnorm.element.storage import cut, row, zero_of
 from fastnorm.kernels.columns import clear, copy_run, merge_columns, moments_of_columns, moments_of_rows, unfold
 from fastnorm.kernels.tile import moments_of_run
@@ -33,8 +33,7 @@ MEAN, LOW, VARIANCE, RSTD = 0, 1, 2, 3
 
 @loop
 def record(stats, stat, moments, eps):
-    stats[MEAN, stat] = moments.mean
-    stats[LOW, stat] = moments.low
+    stats[MEAN, stat], stats[LOW, stat] = rounded_mean(moments)
     var = variance(moments)
     stats[VARIANCE, stat] = var
     stats[RSTD, stat] = reciprocal_std(var, eps)
@@ -165,9 +164,9 @@ def record_columns(stats, first_stat, count, moments, n, inner, eps):
     if inner == 1:
         means, lows, variances, rstds = row(stats, MEAN), row(stats, LOW), row(stats, VARIANCE), row(stats, RSTD)
         for i in range(n):
-            means[first_stat + i] = mean[i]
-            lows[first_stat + i] = low[i]
-            var = variance(Moments(count, mean[i], low[i], m2[i]))
+            moments_of_column = Moments(count, mean[i], low[i], m2[i])
+            means[first_stat + i], lows[first_stat + i] = rounded_mean(moments_of_column)
+            var = variance(moments_of_column)
             variances[first_stat + i] = var
             rstds[first_stat + i] = reciprocal_std(var, eps)
     else:

@@ -89,9 +89,7 @@ def _running_vector(name: str, value: Any, channels: int, axis: int) -> Array | 
     return value
 
 
-def running_pair(
-    running_mean: Any, running_var: Any, momentum: Any, unbiased: bool, channels: int, count: int, axis: int
-) -> RunningPair:
+def running_pair(running_mean: Any, running_var: Any, momentum: Any, unbiased: bool, channels: int, count: int, axis: int) -> RunningPair:
     """Checked running statistics. Raises TypeError, ValueError."""
     pair = RunningPair(
         _running_vector("running_mean", running_mean, channels, axis),
@@ -101,7 +99,6 @@ def running_pair(
     )
     if pair.var is not None and pair.unbiased and count == 1:
         raise ValueError(
-            "x has one value per channel, from which no unbiased variance follows for running_var; "
-            "pass a larger batch or unbiased=False"
+            "x has one value per channel, from which no unbiased variance follows for running_var; pass a larger batch or unbiased=False"
         )
     return pair

@@ -34,7 +34,9 @@ def as_array(name: str, value: Any) -> NDArray[Any]:
     array = np.asarray(value)
     dtype = array.dtype
     if not (is_float(dtype) or dtype.kind in "biu"):
-        raise TypeError(f"{name} has dtype {dtype}, which has no real float arithmetic here; pass float16, bfloat16, float32, float64, bool or integers")
+        raise TypeError(
+            f"{name} has dtype {dtype}, which has no real float arithmetic here; pass float16, bfloat16, float32, float64, bool or integers"
+        )
     return array
 
 
@@ -154,8 +156,7 @@ def overlaps(a: NDArray[Any], b: NDArray[Any]) -> bool:
 def needs_detour(out: NDArray[Any], inputs: Sequence[NDArray[Any] | None]) -> bool:
     """Whether results must be computed elsewhere first, because `out` partly overlaps an input."""
     return any(
-        x is not None and x is not out and np.may_share_memory(out, x) and not same_memory(out, x) and overlaps(out, x)
-        for x in inputs
+        x is not None and x is not out and np.may_share_memory(out, x) and not same_memory(out, x) and overlaps(out, x) for x in inputs
     )
 
 

@@ -97,9 +97,7 @@ def _geometry(collapsed: Collapsed) -> Geometry:
     return Geometry(*collapsed.sizes, run=collapsed.sizes[3])
 
 
-def _schedule(
-    layout: Layout, geometry: Geometry, collapsed: Collapsed, arrays: list[Array], n_threads: int
-) -> Schedule:
+def _schedule(layout: Layout, geometry: Geometry, collapsed: Collapsed, arrays: list[Array], n_threads: int) -> Schedule:
     x = arrays[0]
     compute_bytes = 4 if kind_of(x.dtype) in ("f4", "half", "bfloat16") else 8
     _, outer, channel, inner = collapsed.sizes
@@ -185,5 +183,3 @@ def _arrange_copied(layout: Layout, x: Array, operands: Operands, n_threads: int
             array = np.ascontiguousarray(array)
         arranged.append(array)
     return _arrange_any(layout, tuple(arranged), n_threads)._replace(detours=tuple(detours))
-
-

@@ -95,9 +95,7 @@ def _interleaved(
     fold = 1
     if rows_contiguous and tiles == 1:
         fold = _fold(columns, geometry.outer // cuts, widest)
-    return Schedule(
-        False, fused, parallel, stream, cuts, _chunks(geometry.batch * tiles * cuts, geometry.size), columns, fold, widest
-    )
+    return Schedule(False, fused, parallel, stream, cuts, _chunks(geometry.batch * tiles * cuts, geometry.size), columns, fold, widest)
 
 
 def _fold(columns: int, rows: int, widest: int) -> int:

@@ -1,0 +1,1 @@
+"""One file per library: `SETUPS`, operation -> setup. Imported only through `bench.providers`."""

@@ -1,0 +1,17 @@
+"""scikit-learn's StandardScaler for a table, fitted and applied. It has no ``out=``; ``copy=False`` would destroy x."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from sklearn.preprocessing import StandardScaler
+
+from bench.problems import Problem
+from bench.providers import Prepared, Setup
+
+
+def standardize(p: Problem, fresh: bool) -> Prepared:
+    return Prepared(partial(StandardScaler().fit_transform, p.x), lambda y: {"y": y})
+
+
+SETUPS: dict[str, Setup] = {"standardize": standardize}

@@ -1,0 +1,202 @@
+"""One problem: the arrays that every provider of a row receives, and the traffic that it cannot avoid."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bench.environment import cache_bytes
+from bench.shapes import GROUPS, SHAPES
+
+CACHE_LINE = 64
+
+
+class Key(NamedTuple):
+    """What makes two rows share arrays and reference."""
+
+    operation: str
+    shape: str
+    layout: str
+    dtype: str
+    source: str = "random"
+    offset: float = 0.5
+
+
+class UnsupportedError(Exception):
+    """A provider has no such operation, layout or dtype; the text says which."""
+
+
+def dtype_of(name: str) -> np.dtype[Any]:
+    if name != "bfloat16":
+        return np.dtype(name)
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise UnsupportedError("ml_dtypes is not installed") from None
+    bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return bfloat16
+
+
+@dataclass
+class Problem:
+    """Arrays are made at first use and are the same for all providers; `out` is shared as well."""
+
+    key: Key
+    groups: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.groups = self.channels if self.operation.startswith("instance") else min(GROUPS, self.channels)
+
+    @property
+    def operation(self) -> str:
+        return self.key.operation
+
+    @property
+    def rowwise(self) -> bool:
+        """Layer and RMS norm: statistics of a row, parameters of its columns."""
+        return "layer" in self.operation or "rms" in self.operation
+
+    @cached_property
+    def dims(self) -> tuple[int, ...]:
+        """N C H W or rows, features: before the layout."""
+        return SHAPES[self.key.shape]
+
+    @property
+    def channels(self) -> int:
+        return self.dims[1]
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        n, c, *space = self.dims
+        return (n, *space, c) if self.key.layout == "NHWC" else self.dims
+
+    @property
+    def axis(self) -> int:
+        """Of the channels, or for layer and RMS norm what is normalized over: in two dimensions the same."""
+        return len(self.shape) - 1 if self.key.layout == "NHWC" else 1
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        return dtype_of(self.key.dtype)
+
+    @property
+    def eps(self) -> float:
+        """A scaler has none."""
+        return 0.0 if self.operation == "standardize" else 1e-5
+
+    def _random(self, what: str, offset: float) -> np.ndarray:
+        rng = np.random.default_rng(zlib.crc32(f"{self.key.shape} {what}".encode()))
+        array = rng.standard_normal(self.shape, dtype=np.float32)
+        array += np.float32(offset)
+        return array.astype(self.dtype, copy=False)
+
+    @cached_property
+    def x(self) -> np.ndarray:
+        if self.key.source == "random":
+            return self._random("x", self.key.offset)
+        from bench import images
+
+        planes = images.load(self.key.source, self.dims)
+        return np.ascontiguousarray(np.moveaxis(planes, 1, self.axis)).astype(self.dtype, copy=False)
+
+    @cached_property
+    def dy(self) -> np.ndarray:
+        return self._random("dy", 0.0)
+
+    @cached_property
+    def residual(self) -> np.ndarray:
+        return self._random("residual", 0.0)
+
+    @cached_property
+    def out(self) -> np.ndarray:
+        return np.zeros(self.shape, self.dtype)
+
+    @cached_property
+    def out_sum(self) -> np.ndarray:
+        """x + residual of add_layer_norm."""
+        return np.zeros(self.shape, self.dtype)
+
+    def _parameter(self, what: str, low: float) -> np.ndarray:
+        rng = np.random.default_rng(zlib.crc32(what.encode()))
+        return rng.uniform(low, low + 1.0, self.channels).astype(np.float64 if self.dtype == np.float64 else np.float32)
+
+    @cached_property
+    def gamma(self) -> np.ndarray:
+        return self._parameter("gamma", 0.5)
+
+    @cached_property
+    def beta(self) -> np.ndarray:
+        return self._parameter("beta", -0.5)
+
+    @cached_property
+    def reference(self) -> dict[str, np.ndarray]:
+        """Of the float64 oracle."""
+        from bench import oracle
+
+        return oracle.reference(self)
+
+    @cached_property
+    def mean(self) -> np.ndarray:
+        return self._statistic("mean")
+
+    @cached_property
+    def var(self) -> np.ndarray:
+        return self._statistic("var")
+
+    @cached_property
+    def rstd(self) -> np.ndarray:
+        return self._statistic("rstd")
+
+    def _statistic(self, name: str) -> np.ndarray:
+        """float64, in the shape that the library returns it in, so that backward does not depend on a forward."""
+        per_sample = self.operation.startswith(("group", "instance"))
+        return self.reference[name].reshape((self.dims[0], self.groups) if per_sample else -1)
+
+    @property
+    def elements(self) -> int:
+        return prod(self.dims)
+
+    @property
+    def nbytes(self) -> int:
+        return self.elements * self.dtype.itemsize
+
+    @cached_property
+    def traffic(self) -> int:
+        return minimal_traffic(self)
+
+
+def _statistic_bytes(problem: Problem) -> int:
+    """Of one tensor: what must be seen before the first element can be normalized, in whole cache lines."""
+    itemsize = problem.dtype.itemsize
+    n, c, *space = problem.dims
+    if problem.rowwise:
+        return c * itemsize
+    if problem.operation.startswith(("group", "instance")):
+        run = c // problem.groups * itemsize
+        if problem.key.layout == "NHWC":
+            return prod(space) * max(run, CACHE_LINE)
+        return prod(space) * run
+    per_row = itemsize * prod(space) if problem.key.layout == "NCHW" else CACHE_LINE
+    return (n if problem.key.layout == "NCHW" else n * prod(space)) * per_row
+
+
+def minimal_traffic(problem: Problem) -> int:
+    """Bytes that must cross the border of L2.
+
+    Every result is written once. Every input is read once if no statistics are needed (inference, mean_var) or
+    if the part of the inputs that one statistic needs fits in one core's L2: the second sweep finds it there.
+    Otherwise the inputs are read twice. With the channel innermost a statistic's elements come in cache lines, so a
+    statistic needs a line of every row (which is shared with its neighbours). add_layer_norm writes two results.
+    """
+    operation = problem.operation
+    n_inputs = 2 if operation.endswith("backward") or operation.startswith("add") else 1
+    n_outputs = {"mean_var": 0, "add_layer_norm": 2}.get(operation, 1)
+    one_sweep = operation in ("inference", "mean_var")
+    fits = n_inputs * _statistic_bytes(problem) <= cache_bytes(2, 1 << 20)
+    sweeps = 1 if one_sweep or fits else 2
+    return (n_inputs * sweeps + n_outputs) * problem.nbytes

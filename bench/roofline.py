@@ -1,0 +1,120 @@
+"""What memory allows, measured in the same run with all threads: a copy with streaming stores, a plain copy, a read.
+
+The roof of a row is the faster of the two copies moving as many bytes as the row must move at least
+(`problems.minimal_traffic`), and takes turns with the row's providers, so that a share is a paired ratio as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numba import njit, prange
+
+from bench.environment import cache_bytes
+from bench.timing import timed
+from fastnorm.element.bits import fence, stream
+
+_CHUNK = 1 << 16  # float32: 256 KB, a part of L2
+LARGEST = max(128 << 20, 3 * cache_bytes(3, 0))
+"""Bytes read and written beyond which bandwidth no longer changes: longer copies are extrapolated."""
+
+
+@njit(parallel=True, boundscheck=False)
+def _stream_copy(source: Any, target: Any) -> None:
+    for chunk in prange((source.size + _CHUNK - 1) // _CHUNK):
+        start = np.intp(chunk) * _CHUNK
+        end = min(start + _CHUNK, source.size)
+        stream(source[start:end], target[start:end])  # type: ignore[call-arg]
+        fence()
+
+
+@njit(parallel=True, boundscheck=False)
+def _plain_copy(source: Any, target: Any) -> None:
+    for chunk in prange((source.size + _CHUNK - 1) // _CHUNK):
+        start = np.intp(chunk) * _CHUNK
+        end = min(start + _CHUNK, source.size)
+        run, out = source[start:end], target[start:end]
+        for i in range(run.size):
+            out[i] = run[i]
+
+
+@njit(forceinline=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
+def _sum(run: Any) -> Any:
+    total = np.float32(0.0)
+    for i in range(run.size):
+        total += run[i]
+    return total
+
+
+@njit(parallel=True, boundscheck=False)
+def _read(source: Any, totals: Any) -> None:
+    for chunk in prange(totals.size):
+        start = np.intp(chunk) * _CHUNK
+        end = min(start + _CHUNK, source.size)
+        totals[np.intp(chunk)] = _sum(source[start:end])
+
+
+class Roof(NamedTuple):
+    """A call that moves bytes as fast as they can be moved."""
+
+    kind: str
+    call: Callable[[], Any]
+    scale: float  # the row's bytes per byte moved: times of the call are multiplied by it
+
+
+class Memory:
+    """Buffers of the copies, made once per run; pages are touched before anything is timed."""
+
+    def __init__(self, threads: int) -> None:
+        numba.set_num_threads(min(threads, int(numba.config.NUMBA_NUM_THREADS)))  # type: ignore[attr-defined]
+        self.threads = numba.get_num_threads()
+        self._source = np.ones(0, np.float32)
+        self._target = self._source.copy()
+        self._grow(_CHUNK * 8)
+        self.roof(_CHUNK * 8, writes=True)
+
+    def _grow(self, size: int) -> None:
+        if size > self._source.size:
+            self._source, self._target = np.ones(size, np.float32), np.ones(size, np.float32)
+
+    def calls(self, n_bytes: int, writes: bool) -> dict[str, Callable[[], Any]]:
+        """The kernels moving `n_bytes`: a copy reads half of them and writes half."""
+        size = max(1, n_bytes // (8 if writes else 4))
+        self._grow(size)
+        source, target = self._source[:size], self._target[:size]
+        totals = np.empty((size + _CHUNK - 1) // _CHUNK, np.float32)
+        kernels: dict[str, Callable[[], Any]] = {"read": lambda: _read(source, totals)}
+        if writes:
+            kernels = {"streaming copy": lambda: _stream_copy(source, target), "copy": lambda: _plain_copy(source, target)}
+        return {kind: _with_threads(kernel, self.threads) for kind, kernel in kernels.items()}
+
+    def roof(self, n_bytes: int, writes: bool) -> Roof:
+        """The fastest way to move `n_bytes`: small copies stay in the cache, where streaming stores only cost."""
+        moved = min(n_bytes, LARGEST)
+        calls = self.calls(moved, writes)
+        for call in calls.values():
+            call()
+        best = min(calls, key=lambda kind: min(timed(calls[kind], 1) for _ in range(3)))
+        return Roof(best, calls[best], n_bytes / moved)
+
+    def bandwidth(self) -> dict[str, float]:
+        """GB/s of each kernel on buffers that no cache holds."""
+        found = {}
+        for writes in (True, False):
+            for kind, call in self.calls(LARGEST, writes).items():
+                call()
+                found[kind] = LARGEST / float(np.median([timed(call, 1) for _ in range(7)])) / 1e9
+        return found
+
+
+def _with_threads(kernel: Callable[[], Any], threads: int) -> Callable[[], Any]:
+    """Numba's number of threads is a setting that the library between two calls may have changed."""
+
+    def call() -> None:
+        numba.set_num_threads(threads)
+        kernel()
+
+    return call

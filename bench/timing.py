@@ -1,0 +1,125 @@
+"""Times that can be compared on machines that change their speed while one looks.
+
+Cloud CPUs flip between two states, 1.4 to 1.9 times apart, every second or so. So the providers of a row take turns
+call by call, and what is compared are the times of one turn: the ratio's median and quartiles, never two medians.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Call = Callable[[], Any]
+
+SMALL_S = 200e-6
+"""Shorter calls are timed in batches that last at least this long."""
+NOISY = 0.25
+"""Inter-quartile range of a ratio, relative to its median, above which the row says nothing certain."""
+_SETTLE_S = 200e-6
+_LEAST, _MOST = 4, 60
+
+
+class Spread(NamedTuple):
+    median: float
+    low: float
+    high: float
+
+    @property
+    def noisy(self) -> bool:
+        return not (self.high - self.low) <= NOISY * abs(self.median)
+
+
+@dataclass
+class Samples:
+    """Seconds per call, one row per turn; NaN where a slow provider sat a turn out."""
+
+    names: list[str]
+    seconds: np.ndarray
+
+    def of(self, name: str) -> np.ndarray:
+        return self.seconds[:, self.names.index(name)]
+
+    def time(self, name: str) -> Spread:
+        return spread(self.of(name))
+
+    def ratio(self, name: str, base: str) -> Spread:
+        """How many times longer `name` takes than `base`."""
+        return paired_ratio(self.of(name), self.of(base))
+
+
+def spread(values: np.ndarray) -> Spread:
+    values = values[~np.isnan(values)]
+    if not values.size:
+        return Spread(math.nan, math.nan, math.nan)
+    low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
+    return Spread(float(median), float(low), float(high))
+
+
+def paired_ratio(numerator: np.ndarray, denominator: np.ndarray) -> Spread:
+    """Of samples taken in the same turn; turns that one of the two sat out do not count."""
+    return spread(numerator / denominator)
+
+
+def settle() -> None:
+    """Wait, busy so that the core stays awake, until the last provider's workers have stopped spinning."""
+    end = perf_counter() + _SETTLE_S
+    while perf_counter() < end:
+        pass
+
+
+def timed(call: Call, repeats: int, before: Call | None = None) -> float:
+    """Seconds per call. `before` is called first and not timed."""
+    if before is not None:
+        before()
+    settle()
+    start = perf_counter()
+    for _ in range(repeats):
+        call()
+    return (perf_counter() - start) / repeats
+
+
+class Plan(NamedTuple):
+    repeats: int  # calls in a batch
+    stride: int  # takes part in every stride-th turn
+
+
+def make_plans(first: dict[str, float], budget_s: float) -> tuple[dict[str, Plan], int]:
+    """Share `budget_s` evenly: a provider too slow for every turn sits turns out. Returns plans and number of turns.
+
+    first: seconds of one call of each.
+    """
+    repeats = {name: max(1, math.ceil(SMALL_S / max(t, 1e-7))) for name, t in first.items()}
+    share = budget_s / len(first)
+    counts = {name: min(_MOST, max(_LEAST, int(share / (t * repeats[name] + _SETTLE_S)))) for name, t in first.items()}
+    turns = max(counts.values())
+    return {name: Plan(repeats[name], max(1, turns // counts[name])) for name in first}, turns
+
+
+def measure(calls: dict[str, Call], budget_s: float, before: Call | None = None) -> Samples:
+    """Time the calls in turns, for about `budget_s` seconds; `before` precedes each.
+
+    The first of a turn changes from turn to turn: otherwise one provider always finds the caches as the same other left them.
+    """
+    names = list(calls)
+    first = {name: timed(calls[name], 1, before) for name in names}  # warm: the check has called it before
+    plans, turns = make_plans(first, budget_s)
+    seconds = np.full((turns, len(names)), np.nan)
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for turn in range(turns):
+            for place in range(len(names)):
+                column = (turn + place) % len(names)
+                plan = plans[names[column]]
+                if turn % plan.stride == 0:
+                    seconds[turn, column] = timed(calls[names[column]], plan.repeats, before)
+    finally:
+        if collecting:
+            gc.enable()
+    return Samples(names, seconds)

@@ -1,0 +1,54 @@
+"""Names, argument order and defaults are fixed: users write them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import fastnorm as fn
+
+SIGNATURES = {
+    "batch_norm": "(x, mean, var, gamma=None, beta=None, *, axis=1, eps=1e-05, activation=None, residual=None, out=None)",
+    "batch_norm_train": (
+        "(x, gamma=None, beta=None, *, axis=1, eps=1e-05, running_mean=None, running_var=None, "
+        "momentum=0.1, unbiased=True, activation=None, residual=None, out=None)"
+    ),
+    "batch_norm_backward": (
+        "(dy, x, mean, rstd, gamma=None, *, axis=1, training=True, activation=None, beta=None, residual=None, out=None)"
+    ),
+}
+
+
+def bare(function: Callable[..., object]) -> str:
+    """The signature without annotations."""
+    signature = inspect.signature(function)
+    parameters = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
+    return str(inspect.Signature(parameters))
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signatures_are_those_of_the_contract(name: str) -> None:
+    assert bare(getattr(fn, name)) == SIGNATURES[name]
+
+
+def test_mean_var_begins_with_the_signature_of_the_contract() -> None:
+    assert bare(fn.mean_var).startswith("(a, axis=None, *, ddof=0, keepdims=False")
+
+
+def test_batch_norm_layer_has_the_signature_of_the_contract() -> None:
+    found = inspect.signature(fn.layers.BatchNorm).parameters
+    expected = {
+        "num_features": inspect.Parameter.empty, "axis": 1, "eps": 1e-5, "momentum": 0.1,
+        "unbiased": True, "activation": None, "affine": True, "dtype": np.float32,
+    }  # fmt: skip
+    assert {name: found[name].default for name in expected} == expected
+    assert all(found[name].kind is inspect.Parameter.KEYWORD_ONLY for name in expected if name != "num_features")
+
+
+def test_public_functions_are_documented_and_listed() -> None:
+    for name in (*SIGNATURES, "mean_var", "RunningMoments", "set_num_threads", "get_num_threads", "num_threads", "show_config", "warmup"):
+        assert name in dir(fn)
+        assert inspect.getdoc(getattr(fn, name)), f"{name} has no docstring"
