@@ -27,11 +27,12 @@ def activation_tag(activation: str | None) -> Any:
 class Output(NamedTuple):
     """Where a result is computed, and the user's array that it has to reach."""
 
-    computed: Array
-    wanted: Array
+    computed: Array  # plain
+    wanted: Array  # as the user passed it
+    detour: bool = False
 
     def deliver(self) -> Array:
-        if self.computed is not self.wanted:
+        if self.detour:
             np.copyto(self.wanted, self.computed, casting="same_kind")
         return self.wanted
 
@@ -45,8 +46,8 @@ def output(name: str, out: Any, x: Array, inputs: tuple[Array | None, ...]) -> O
     if writes_twice(wanted):
         raise ValueError(f"{name} has strides {out.strides}, so that elements share memory; pass an array without broadcasting")
     if needs_detour(wanted, inputs):
-        return Output(np.empty_like(wanted, subok=False), wanted)
-    return Output(wanted, wanted)
+        return Output(np.empty_like(wanted, subok=False), wanted, detour=True)
+    return Output(np.asarray(wanted), wanted)
 
 
 def apart(parameter: NDArray[np.float64] | None, *outputs: Output) -> NDArray[np.float64] | None:

@@ -36,7 +36,7 @@ class Reduced(NamedTuple):
 
 @lru_cache(maxsize=256)
 def _layout(ndim: int, axes: tuple[int, ...]) -> Layout:
-    return Layout(tuple(REDUCED if k in axes else KEPT for k in range(ndim)), two_phases=False, streams=False)
+    return Layout(tuple(REDUCED if k in axes else KEPT for k in range(ndim)), two_phases=False, batched=True, streams=False)
 
 
 def reduce_moments(a: Array, axes: tuple[int, ...]) -> Reduced:

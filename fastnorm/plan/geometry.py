@@ -73,11 +73,14 @@ def join(labels: Sequence[str], shape: Sequence[int], strides: Sequence[Sequence
     return joined
 
 
-def collapse(labels: Sequence[str], shape: Sequence[int], strides: Sequence[Sequence[int]]) -> Collapsed | None:
+def collapse(
+    labels: Sequence[str], shape: Sequence[int], strides: Sequence[Sequence[int]], *, batched: bool = True
+) -> Collapsed | None:
     """Fit the axes into (batch kept, outer reduced, channel kept, inner reduced).
 
     strides : bytes per axis, for every operand; the first decides the order
-    returns : None where more than four dimensions remain
+    batched : whether a kept axis may become the batch, whose members share their parameters
+    returns : None where more dimensions remain
     """
     natural = tuple(range(len(shape)))
     for order in dict.fromkeys((memory_order(strides[0]), natural)):
@@ -88,7 +91,7 @@ def collapse(labels: Sequence[str], shape: Sequence[int], strides: Sequence[Sequ
             dimension = rest.pop() if fits else Dimension(wanted, 1, (0,) * len(strides))
             sizes.append(dimension.size)
             steps.append(dimension.strides)
-        if not rest:
+        if not rest and (batched or sizes[3] == 1):
             i, c, o, b = sizes
             per_operand = tuple((steps[3][k], steps[2][k], steps[1][k], steps[0][k]) for k in range(len(strides)))
             return Collapsed((b, o, c, i), per_operand, order)

@@ -100,6 +100,8 @@ def wrong_length(name: str, shape: tuple[int, ...], length: int, axis: int) -> s
 def number(name: str, value: Any, low: float, high: float, rule: str) -> float:
     """A finite number of a range. Raises TypeError, ValueError."""
     try:
+        if isinstance(value, str | bytes):
+            raise TypeError
         result = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number, got {value!r}") from None
@@ -132,7 +134,7 @@ def check_out(name: str, out: Any, shape: tuple[int, ...]) -> NDArray[Any]:
         raise ValueError(f"{name} has shape {out.shape} but the result has {shape}; pass an array of that shape")
     if not out.flags.writeable:
         raise ValueError(f"{name} is read-only; pass a writable array, for example {name}.copy()")
-    return np.asarray(out)
+    return out
 
 
 def same_memory(a: NDArray[Any], b: NDArray[Any]) -> bool:

@@ -24,6 +24,7 @@ class Layout:
 
     labels: tuple[str, ...]  # KEPT or REDUCED, one per axis
     two_phases: bool  # elements are read again after the statistics are known
+    batched: bool = False  # whether a kept axis may be one whose members share their parameters
     streams: bool = True
 
 
@@ -83,7 +84,7 @@ def _plan_contiguous(layout: Layout, operands: Operands, n_threads: int) -> _Kep
     arrays = _present(operands)
     x = arrays[0]
     strides = tuple(step // x.itemsize for step in x.strides)  # in elements: the same for all operands
-    collapsed = collapse(layout.labels, x.shape, [strides])
+    collapsed = collapse(layout.labels, x.shape, [strides], batched=layout.batched)
     if collapsed is None:
         raise NotImplementedError(f"axes of shape {x.shape} alternate more than twice")
     geometry = _geometry(collapsed)
@@ -143,12 +144,12 @@ def _arrange_any(layout: Layout, operands: Operands, n_threads: int) -> Problem:
     x = operands[0]
     assert x is not None
     labels, shape = layout.labels, x.shape
-    if collapse(labels, shape, [x.strides]) is None:
+    if collapse(labels, shape, [x.strides], batched=layout.batched) is None:
         x = np.ascontiguousarray(x)
     arranged: list[Array | None] = [x]
     detours = []
     for k, array in enumerate(operands[1:], 1):
-        if array is not None and collapse(labels, shape, [x.strides, array.strides]) is None:
+        if array is not None and collapse(labels, shape, [x.strides, array.strides], batched=layout.batched) is None:
             if k in _WRITTEN:
                 temporary = np.empty_like(x, array.dtype, subok=False)
                 detours.append((array, temporary))
@@ -157,7 +158,7 @@ def _arrange_any(layout: Layout, operands: Operands, n_threads: int) -> Problem:
                 array = _copy(array, x)
         arranged.append(array)
     arrays = _present(tuple(arranged))
-    collapsed = collapse(labels, shape, [array.strides for array in arrays])
+    collapsed = collapse(labels, shape, [array.strides for array in arrays], batched=layout.batched)
     if collapsed is None:  # pairs of operands fit, all together do not: one memory order for everybody
         return _arrange_copied(layout, x, operands, n_threads)
     geometry = _geometry(collapsed)

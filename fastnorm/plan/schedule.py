@@ -91,7 +91,7 @@ def _interleaved(
     small = geometry.size < PARALLEL_ELEMENTS
     tile_bytes = geometry.outer * columns * compute_bytes
     fused = two_phases and (small or (geometry.batch * tiles >= 16 and tile_bytes <= L2_BYTES))
-    cuts = 1 if fused else max(1, min(MAX_CUTS, geometry.size // 32768 // (geometry.batch * tiles), geometry.outer // 8))
+    cuts = 1 if fused else max(1, min(MAX_CUTS, geometry.size // 131072 // (geometry.batch * tiles), geometry.outer // 512))
     fold = 1
     if rows_contiguous and tiles == 1:
         fold = _fold(columns, geometry.outer // cuts, widest)
