@@ -131,6 +131,16 @@ def column_parameters(parameters, table, b, column, n, mean, low, var, gamma, be
         repeat(row(parameters, field), n, table[PROBLEM, FOLD])
 
 
+@chunk_body
+def normalize_row(run, residual, out, n, high, low, scale, shift, activation):
+    """By itself: inside the loop over rows LLVM hoists the overlap checks, for steps that are not negative.
+
+    Rows are walked backwards, so every row took the scalar loop: 8.8 instead of 0.2 ns an element in float16.
+    """
+    wide_vectors()
+    normalize_run(run, residual, out, n, high, low, scale, shift, activation)
+
+
 @loop
 def apply_to_rows(src, residual, out, staged, parameters, places, steps, n_rows, n, streaming, activation):
     """Rows backwards; n columns of each."""
@@ -141,7 +151,7 @@ def apply_to_rows(src, residual, out, staged, parameters, places, steps, n_rows,
         run_residual = cut(residual, places[1] + line * steps[1], n)
         place = places[2] + line * steps[2]
         target = cut(staged, 0, n) if streaming else cut(out, place, n)
-        normalize_run(run_src, run_residual, target, n, high, low, scale, shift, activation)
+        normalize_row(run_src, run_residual, target, n, high, low, scale, shift, activation)
         if streaming:
             flush(staged, out, place, n)
 
@@ -149,7 +159,7 @@ def apply_to_rows(src, residual, out, staged, parameters, places, steps, n_rows,
 @chunk_body
 def apply_to_block(src, residual, out, staged, parameters, activation, table, b, column, n, begin, end):
     """Rows begin to end of the n columns from `column` on."""
-    wide_vectors()
+    compact()
     fold = table[PROBLEM, FOLD]
     streaming = table[PROBLEM, STREAM] != 0
     folded = (end - begin) // fold

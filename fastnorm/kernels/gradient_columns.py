@@ -102,6 +102,13 @@ def sums_of_block(grad, src, residual, parameters, activation, table, b, column,
             unfold_sums(totals, fold, n)
 
 
+@chunk_body
+def gradient_of_row(grad, run, residual, out, grad_residual, n, high, low, scale, shift, offset, slope, activation):
+    """By itself, as `normalize_row`."""
+    wide_vectors()
+    gradient_of_run(grad, run, residual, out, grad_residual, n, high, low, scale, shift, offset, slope, activation)
+
+
 @loop
 def gradient_of_rows(grad, src, residual, out, grad_residual, staged, parameters, places, steps, n_rows, n, streaming, activation):
     """Rows backwards; n columns of each."""
@@ -115,7 +122,7 @@ def gradient_of_rows(grad, src, residual, out, grad_residual, staged, parameters
         place = places[3] + line * steps[3]
         extra = cut(grad_residual, places[4] + line * steps[4], n)
         target = cut(staged, 0, n) if streaming else cut(out, place, n)
-        gradient_of_run(run_grad, run_src, run_residual, target, extra, n, high, low, scale, shift, offset, slope, activation)
+        gradient_of_row(run_grad, run_src, run_residual, target, extra, n, high, low, scale, shift, offset, slope, activation)
         if streaming:
             flush(staged, out, place, n)
 
@@ -123,7 +130,7 @@ def gradient_of_rows(grad, src, residual, out, grad_residual, staged, parameters
 @chunk_body
 def gradient_of_block(grad, src, residual, out, grad_residual, staged, parameters, activation, table, b, column, n, begin, end):
     """Rows begin to end of the n columns from `column` on."""
-    wide_vectors()
+    compact()
     fold = table[PROBLEM, FOLD]
     streaming = table[PROBLEM, STREAM] != 0
     folded = (end - begin) // fold
