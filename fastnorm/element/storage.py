@@ -196,6 +196,21 @@ def cut(typing_context: Any, storage: Any, start: Any, count: Any) -> Any:
 
 
 @intrinsic(prefer_literal=False)
+def before_line(typing_context: Any, storage: Any, start: Any) -> Any:
+    """Elements from index `start` to the next cache line: vectors that cross lines cost two accesses."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if is_tagged(storage, Strided):
+            return context.get_constant(types.intp, 0)
+        data = builder.gep(_array(context, builder, storage, arguments[0]).data, [arguments[1]])
+        address = builder.ptrtoint(data, arguments[1].type)
+        offset = builder.and_(builder.neg(address), address.type(63))
+        return builder.udiv(offset, address.type(_raw_bits(storage) // 8))
+
+    return types.intp(storage, types.intp), generate
+
+
+@intrinsic(prefer_literal=False)
 def row(typing_context: Any, matrix: Any, index: Any) -> Any:
     """Row of a C-contiguous array of two or more dimensions, flat; it borrows."""
     flat = types.Array(matrix.dtype, 1, "C")
