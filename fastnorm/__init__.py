@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from fastnorm.runtime.threads import get_num_threads, num_threads, set_num_threads
 
 if TYPE_CHECKING:
-    from fastnorm import layers
-    from fastnorm.ops.batch import batch_norm, batch_norm_backward, batch_norm_train
-    from fastnorm.ops.statistics import mean_var
-    from fastnorm.runtime.config import show_config
-    from fastnorm.state.moments import RunningMoments
-    from fastnorm.state.warmup import warmup
+    from fastnorm import layers as layers
+    from fastnorm.ops.batch import batch_norm as batch_norm
+    from fastnorm.ops.batch import batch_norm_backward as batch_norm_backward
+    from fastnorm.ops.batch import batch_norm_train as batch_norm_train
+    from fastnorm.ops.statistics import mean_var as mean_var
+    from fastnorm.runtime.config import show_config as show_config
+    from fastnorm.state.moments import RunningMoments as RunningMoments
+    from fastnorm.state.warmup import warmup as warmup
 
 __version__ = "0.1.0"
 

@@ -9,11 +9,11 @@ Three decorators:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pickle
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,35 +23,18 @@ threading_layer.prepare()  # before Numba reads its settings
 
 import numba  # noqa: E402
 from numba.core import caching  # noqa: E402
-from numba.core.dispatcher import Dispatcher  # noqa: E402
+from numba.core.dispatcher import Dispatcher as _Dispatcher  # noqa: E402
 from numba.extending import overload  # noqa: E402
 
 from fastnorm import _linking  # noqa: E402
 
 # Reductions may be reordered into vector lanes, products fused; NaN and inf keep their meaning
 # (never "nnan", "ninf": a NaN has to reach its own channel).
-REASSOCIATE = {"reassoc", "contract", "nsz", "arcp"}
+REASSOCIATE: Any = {"reassoc", "contract", "nsz", "arcp"}
 # Compensated sums cancel to nothing under "reassoc".
-EXACT = {"nsz", "contract"}
+EXACT: Any = {"nsz", "contract"}
 
-_COMMON = {"nogil": True, "error_model": "numpy", "boundscheck": False}
-
-
-@cache
-def build_digest() -> str:
-    """Of every source file and version that compiled code depends on.
-
-    Numba's own key sees edits of one file only and no options at all; this names the cache folder.
-    """
-    digest = hashlib.sha256(f"{numba.__version__} {sorted(REASSOCIATE)} {_COMMON}".encode())
-    package = Path(__file__).parent
-    for room in ("element", "kernels", "interop"):
-        for file in sorted((package / room).glob("*.py")):
-            digest.update(file.name.encode())
-            digest.update(file.read_bytes())
-    for file in (Path(__file__), Path(_linking.__file__)):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
+_COMMON: Any = {"nogil": True, "error_model": "numpy", "boundscheck": False}
 
 
 class _OneFilePerSignature:
@@ -88,10 +71,8 @@ class _OneFilePerSignature:
             temporary.write_bytes(hashlib.sha256(payload).digest() + payload)
             os.replace(temporary, path)
         except OSError:  # full disk, folder removed or made read-only: run uncached
-            try:
+            with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-            except OSError:
-                pass
 
     def flush(self) -> None:
         for file in self._directory.glob(f"{self._name}-*.nbc"):
@@ -100,14 +81,14 @@ class _OneFilePerSignature:
 
 class _Locator(caching._CacheLocator):
     def __init__(self, py_func: Callable[..., Any]) -> None:
-        self._path = str(folder.cache_folder(build_digest()))
+        self._path = str(folder.cache_folder())
         self._name = py_func.__name__
 
     def get_cache_path(self) -> str:
         return self._path
 
     def get_source_stamp(self) -> str:
-        return build_digest()
+        return folder.build_digest()
 
     def get_disambiguator(self) -> str:
         return "fastnorm"
@@ -118,7 +99,7 @@ class _Locator(caching._CacheLocator):
 
 
 class _CacheImpl(caching.CompileResultCacheImpl):
-    _locator_classes = [_Locator]
+    _locator_classes = (_Locator,)
 
     def check_cachable(self, cres: Any) -> bool:
         return not cres.library.has_dynamic_globals
@@ -150,41 +131,42 @@ class _Cache(caching.FunctionCache):
         return result
 
 
-def element(function: Callable[..., Any]) -> Dispatcher:
+def element(function: Callable[..., Any]) -> Any:
     """A formula: inlined into its caller, no reassociation."""
     return numba.njit(forceinline=True, fastmath=EXACT, pipeline_class=_linking.Inlined, **_COMMON)(function)
 
 
-def loop(function: Callable[..., Any]) -> Dispatcher:
+def loop(function: Callable[..., Any]) -> Any:
     """A loop over runs: inlined into the chunk body, free to use vector lanes."""
     return numba.njit(forceinline=True, fastmath=REASSOCIATE, pipeline_class=_linking.Inlined, **_COMMON)(function)
 
 
-def chunk_body(function: Callable[..., Any]) -> Dispatcher:
+def chunk_body(function: Callable[..., Any]) -> Any:
     """The work of one chunk, called by a serial and by a parallel driver: machine code of its own."""
     # A callee inherits its caller's "forceinline" unless it says otherwise.
     return _cached(numba.njit(forceinline=False, fastmath=REASSOCIATE, pipeline_class=_linking.Separate, **_COMMON)(function))
 
 
-def variant(generic: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def variant(generic: Callable[..., Any]) -> Any:
     """Choose an implementation of `generic` by the types of its arguments, at compile time."""
     return overload(
         generic, jit_options={"forceinline": True, "fastmath": EXACT, "pipeline_class": _linking.Inlined, **_COMMON}, strict=False
     )
 
 
-def driver(function: Callable[..., Any]) -> Dispatcher:
+def driver(function: Callable[..., Any]) -> Any:
     """Called from Python, one thread."""
     return _cached(numba.njit(fastmath=REASSOCIATE, **_COMMON)(function))
 
 
-def parallel_driver(function: Callable[..., Any]) -> Dispatcher:
+def parallel_driver(function: Callable[..., Any]) -> Any:
     """Called from Python; its ``prange`` runs on all threads."""
     return _cached(numba.njit(parallel=True, fastmath=REASSOCIATE, **_COMMON)(function))
 
 
-def _cached(dispatcher: Dispatcher) -> Dispatcher:
-    if isinstance(dispatcher, Dispatcher):  # plain functions under NUMBA_DISABLE_JIT
-        is_body = dispatcher._compiler.pipeline_class is _linking.Separate
-        dispatcher._cache = _Cache(dispatcher.py_func, is_body)
+def _cached(dispatcher: Any) -> Any:
+    if isinstance(dispatcher, _Dispatcher):  # plain functions under NUMBA_DISABLE_JIT
+        jitted: Any = dispatcher
+        is_body = jitted._compiler.pipeline_class is _linking.Separate
+        jitted._cache = _Cache(jitted.py_func, is_body)
     return dispatcher

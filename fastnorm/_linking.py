@@ -70,6 +70,8 @@ class _InlinedLibrary(codegen.JITCodeLibrary):
 class _SeparateLibrary(codegen.JITCodeLibrary):
     """Optimized once; a library that links it receives a reference to its symbol."""
 
+    _shared_module: Any
+
     def _optimize_functions(self, ll_module: Any) -> None:
         ll_module.data_layout = self._codegen._data_layout
 

@@ -15,7 +15,7 @@ class Moments(NamedTuple):
     a standard deviation, and the library promises 1e-13.
     """
 
-    count: float
+    count: float  # type: ignore[assignment]
     mean: float
     low: float
     m2: float

@@ -14,8 +14,8 @@ from fastnorm.element.bits import compact, wide_vectors
 from fastnorm.element.moments import EMPTY, Moments, merge, reciprocal_std, rounded_mean, variance
 from fastnorm.element.storage import cut, row, zero_of
 from fastnorm.kernels.columns import clear, copy_run, merge_columns, moments_of_columns, moments_of_rows, unfold
-from fastnorm.kernels.tile import moments_of_run
 from fastnorm.kernels.scratch import vectors
+from fastnorm.kernels.tile import moments_of_run
 from fastnorm.kernels.walk import (
     column_place,
     elements_per_statistic,

@@ -31,7 +31,7 @@ class Reduced(NamedTuple):
     mean: NDArray[np.float64]
     low: NDArray[np.float64]  # what `mean` lost by rounding
     var: NDArray[np.float64]  # population variance
-    count: int  # elements of each statistic
+    count: int  # type: ignore[assignment]  # elements of each statistic
 
 
 @lru_cache(maxsize=256)

@@ -73,9 +73,7 @@ def join(labels: Sequence[str], shape: Sequence[int], strides: Sequence[Sequence
     return joined
 
 
-def collapse(
-    labels: Sequence[str], shape: Sequence[int], strides: Sequence[Sequence[int]], *, batched: bool = True
-) -> Collapsed | None:
+def collapse(labels: Sequence[str], shape: Sequence[int], strides: Sequence[Sequence[int]], *, batched: bool = True) -> Collapsed | None:
     """Fit the axes into (batch kept, outer reduced, channel kept, inner reduced).
 
     strides : bytes per axis, for every operand; the first decides the order

@@ -150,7 +150,8 @@ def same_memory(a: NDArray[Any], b: NDArray[Any]) -> bool:
 def overlaps(a: NDArray[Any], b: NDArray[Any]) -> bool:
     """Whether two arrays share an element; arrays whose strides are too hard to tell apart do."""
     try:
-        return bool(np.shares_memory(a, b, max_work=10_000))
+        effort: Any = 10_000
+        return bool(np.shares_memory(a, b, max_work=effort))
     except np.exceptions.TooHardError:
         return True
 

@@ -63,5 +63,6 @@ def view_of(array: NDArray[Any], steps: Steps, sizes: Steps, unit: int) -> View:
     scale = item if plain else 1
     typestr = raw_type(array.dtype) if plain else "|u1"
     carrier = np.asarray(_Bytes(array, address + lowest, (highest - lowest) // scale, typestr))
-    row = (-lowest // scale, *(step // scale for step in steps))
+    b, o, c, i = (step // scale for step in steps)
+    row = (-lowest // scale, b, o, c, i)
     return View(carrier, kind_of(array.dtype), not plain, swapped, row)

@@ -28,14 +28,12 @@ def _tbb_version() -> str:
 
 def config() -> dict[str, Any]:
     """Versions, CPU, threads, threading layer and cache, as plain values."""
-    import fastnorm
-    from fastnorm._jit import build_digest
-
+    threading_layer.prepare()
     llvm = importlib.import_module("llvmlite.binding")
     features = llvm.get_host_cpu_features()
-    path, variants, size = folder.state(build_digest())
+    path, variants, size = folder.state()
     return {
-        "fastnorm": fastnorm.__version__,
+        "fastnorm": sys.modules["fastnorm"].__version__,
         "python": platform.python_version(),
         "platform": f"{sys.platform} {platform.machine()}",
         **{name: _version(name) for name in ("numpy", "scipy", "numba", "llvmlite", "ml_dtypes")},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import sys
@@ -41,14 +42,31 @@ def _usable(folder: Path) -> bool:
 
 
 @cache
-def cache_folder(digest: str) -> Path:
+def build_digest() -> str:
+    """Of every source file and version that compiled code depends on.
+
+    Numba's own key sees edits of one file only and no options at all; this names the cache folder.
+    """
+    from importlib import metadata
+
+    package = Path(__file__).parent.parent
+    digest = hashlib.sha256(" ".join(metadata.version(name) for name in ("numba", "llvmlite", "numpy")).encode())
+    rooms = [file for room in ("element", "kernels", "interop") for file in sorted((package / room).glob("*.py"))]
+    for file in (*rooms, package / "plan" / "table.py", package / "_jit.py", package / "_linking.py"):
+        digest.update(file.name.encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def cache_folder() -> Path:
     """The first usable place for code of this build; a fresh private folder when there is none.
 
     Order: ``FASTNORM_CACHE_DIR``, ``NUMBA_CACHE_DIR``, beside the installed package,
     ``XDG_CACHE_HOME``, the user's cache folder, the system's temporary folder.
     """
     for candidate in _candidates():
-        folder = candidate / f"fastnorm-{digest}"
+        folder = candidate / f"fastnorm-{build_digest()}"
         if _usable(folder):
             return folder
     try:
@@ -57,9 +75,9 @@ def cache_folder(digest: str) -> Path:
         return Path(os.devnull) / "nowhere"  # nothing is writable: every save is skipped
 
 
-def state(digest: str) -> tuple[Path, int, int]:
+def state() -> tuple[Path, int, int]:
     """The folder, the number of compiled variants in it, and their bytes."""
-    folder = cache_folder(digest)
+    folder = cache_folder()
     try:
         sizes = [file.stat().st_size for file in folder.glob("*.nbc")]
     except OSError:

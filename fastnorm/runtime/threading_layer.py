@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 _PREFERRED = "tbb"
@@ -43,6 +44,7 @@ def _preload_tbb() -> bool:
     return False
 
 
+@cache
 def prepare() -> None:
     """Load TBB if it is installed and name the layer to Numba, unless the user has named one."""
     global _reason

@@ -45,7 +45,7 @@ class Layer:
     def __call__(self, x: ArrayLike, **options: Any) -> Array:
         return self.forward(x, **options)
 
-    def forward(self, x: ArrayLike, **options: Any) -> Array:
+    def forward(self, x: ArrayLike, *, residual: ArrayLike | None = None, out: Array | None = None) -> Array:
         raise NotImplementedError
 
     def train(self, mode: bool = True) -> Any:
@@ -211,7 +211,7 @@ class BatchNorm(Layer):
             Before any forward pass.
         """
         x, mean, rstd, residual, training = self._remembered()
-        gradients = batch_norm_backward(
+        gradients: Any = batch_norm_backward(
             dy, x, mean, rstd, self.gamma, axis=self.axis, training=training, activation=self.activation,
             beta=self.beta, residual=residual, out=out,
         )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,10 +29,10 @@ def _calls(dtype: Any) -> Iterator[tuple[str, Callable[[], object]]]:
         channels = shape[1]
         one, zero = np.ones(channels), np.zeros(channels)
         for gamma, beta in ((one, zero), (None, None)):
-            yield f"{name}: training", lambda x=x, g=gamma, b=beta: batch_norm_train(x, g, b)
-            yield f"{name}: inference", lambda x=x, g=gamma, b=beta, m=zero, v=one: batch_norm(x, m, v, g, b)
-        yield f"{name}: backward", lambda x=x, m=zero, r=one: batch_norm_backward(x, x, m, r, r)
-        yield f"{name}: statistics", lambda x=x: mean_var(x, tuple(k for k in range(x.ndim) if k != 1))
+            yield f"{name}: training", partial(batch_norm_train, x, gamma, beta)
+            yield f"{name}: inference", partial(batch_norm, x, zero, one, gamma, beta)
+        yield f"{name}: backward", partial(batch_norm_backward, x, x, zero, one, one)
+        yield f"{name}: statistics", partial(mean_var, x, tuple(k for k in range(x.ndim) if k != 1))
 
 
 def warmup(dtypes: Iterable[Any] = (np.float32,), *, progress: bool = True) -> int:
@@ -76,4 +77,5 @@ def _tracked(calls: list[Any], progress: bool) -> Iterable[Any]:
         from rich.progress import track
     except ImportError:
         return calls
-    return track(calls, description="compiling")
+    tracked: Iterable[Any] = track(calls, description="compiling")
+    return tracked
