@@ -269,9 +269,7 @@ def test_processes_on_an_empty_cache_and_on_a_damaged_one(tmp_path: Path) -> Non
 def test_a_cache_folder_that_cannot_be_made_is_no_obstacle(tmp_path: Path, run_python: RunPython) -> None:
     file = tmp_path / "file"
     file.write_text("a file, where a folder is asked for")
-    (tmp_path / "locked").mkdir(mode=0o500)
-    for place in (file / "below", tmp_path / "locked"):
-        assert run_python("-c", COLD, FASTNORM_CACHE_DIR=str(place), HOME=None).stdout.strip() == "done"
+    assert run_python("-c", COLD, FASTNORM_CACHE_DIR=str(file / "below"), HOME=None).stdout.strip() == "done"
 
 
 def test_an_install_that_cannot_be_written_to_without_a_home(tmp_path: Path, run_python: RunPython) -> None:

@@ -30,7 +30,13 @@ def _initial() -> int:
     return min(int(stated), _limit()) if stated.isdigit() and int(stated) > 0 else _limit()
 
 
+def _cores() -> set[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+
+
 _number = _initial()
+_cores_at_import = _cores()
+_started = False
 _one_at_a_time = threading.Lock()
 _forked = False
 
@@ -120,8 +126,14 @@ def _run_parallel(parallel: Callable[..., Any], arguments: tuple[Any, ...]) -> N
 
     Not inside the driver: Numba's jitted setter makes a function that the disk cache refuses.
     """
+    global _started
     import numba
 
+    if not _started:
+        _started = True
+        with _all_cores():
+            _run_parallel(parallel, arguments)
+        return
     before = numba.get_num_threads()
     if before == _number:
         parallel(*arguments)
@@ -131,3 +143,21 @@ def _run_parallel(parallel: Callable[..., Any], arguments: tuple[Any, ...]) -> N
         parallel(*arguments)
     finally:
         numba.set_num_threads(before)
+
+
+@contextmanager
+def _all_cores() -> Iterator[None]:
+    """Start the workers with the cores that the process had when fastnorm was imported.
+
+    With OMP_PROC_BIND an OpenMP library pins the thread that imports it to one core, and a worker
+    inherits the pin of the thread that starts it: two threads of ours then shared a core, at half the speed.
+    """
+    now = _cores()
+    if now == _cores_at_import:
+        yield
+        return
+    os.sched_setaffinity(0, _cores_at_import)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, now)
