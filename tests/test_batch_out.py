@@ -43,7 +43,7 @@ def test_nothing_is_written_beside_a_strided_out(view: str) -> None:
 
 PAIRS = [
     ("float32", "float64"), ("float32", "float16"), ("float32", "bfloat16"), ("float64", "float32"),
-    ("float16", "float32"), ("bfloat16", "float32"), ("uint8", "float32"), ("int16", "float16"),
+    ("float16", "float32"), ("uint8", "float32"),
 ]  # fmt: skip
 
 
@@ -131,12 +131,12 @@ def test_out_in_the_memory_of_another_dtype() -> None:
     check_train(x, out=memory.view(np.float64).reshape(PLANAR.shape), shared=True)
 
 
-@TRAVERSALS
-def test_out_that_covers_a_parameter_acts_as_a_copy(problem: Problem) -> None:
-    x, out = cases.sample(problem), filled(problem)
+def test_out_that_covers_a_parameter_acts_as_a_copy() -> None:
+    """float64 parameters need no conversion that would be a copy by chance."""
+    x, out = cases.sample(PLANAR, cases.F8), filled(PLANAR, cases.F8)
     gamma, beta = out.reshape(-1)[:4], out.reshape(-1)[-4:]
     gamma[...], beta[...] = cases.parameter(4), cases.parameter(4, seed=2)
-    check_train(x, problem.axis, gamma=gamma, beta=beta, out=out, shared=True)
+    check_train(x, gamma=gamma, beta=beta, out=out, shared=True)
 
 
 def test_out_that_covers_the_statistics_acts_as_a_copy() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,3 +55,17 @@ def test_public_functions_are_documented_and_listed() -> None:
     for name in (*SIGNATURES, "mean_var", "RunningMoments", "set_num_threads", "get_num_threads", "num_threads", "show_config", "warmup"):
         assert name in dir(fn)
         assert inspect.getdoc(getattr(fn, name)), f"{name} has no docstring"
+
+
+@pytest.mark.parametrize("name", ["ops.batch", "ops.statistics", "state.moments", "state.layers", "runtime.threads"])
+def test_examples_of_docstrings_are_true(name: str, restore_threads: None) -> None:
+    found = doctest.testmod(importlib.import_module(f"fastnorm.{name}"))
+    assert found.attempted > 0
+    assert found.failed == 0
+
+
+def test_the_tour_of_the_readme_runs() -> None:
+    text = (Path(fn.__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (tour, *_) = [block.split("```")[0] for block in text.split("```python\n")[1:]]
+    assert len([line for line in tour.splitlines() if line]) == 10
+    exec(compile(tour, "README.md", "exec"), {})

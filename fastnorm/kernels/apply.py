@@ -134,11 +134,15 @@ def column_parameters(parameters, table, b, column, n, mean, low, var, gamma, be
             rstd = reciprocal_std(var[stat], eps)
             highs[i], lows[i], scales[i], shifts[i] = parameters_of(zero, stat, column + i, mean, low, rstd, gamma, beta)
     else:
-        for k in range(n // inner):
-            rstd = reciprocal_std(var[first_stat + k], eps)
-            for i in range(k * inner, (k + 1) * inner):
-                param = (column + i) // run
-                highs[i], lows[i], scales[i], shifts[i] = parameters_of(zero, first_stat + k, param, mean, low, rstd, gamma, beta)
+        for k in range(n // run):  # one statistic and one parameter for `run` columns
+            stat = first_stat + k * run // inner
+            rstd = reciprocal_std(var[stat], eps)
+            high, rest, scale, shift = parameters_of(zero, stat, column // run + k, mean, low, rstd, gamma, beta)
+            for i in range(k * run, (k + 1) * run):
+                highs[i] = high
+                lows[i] = rest
+                scales[i] = scale
+                shifts[i] = shift
     for field in range(4):
         repeat(row(parameters, field), n, table[PROBLEM, FOLD])
 

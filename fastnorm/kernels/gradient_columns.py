@@ -52,10 +52,14 @@ def column_forward_parameters(vectors_of, table, b, column, n, mean, rstd, gamma
         for i in range(n):
             highs[i], lows[i], scales[i], shifts[i] = forward_parameters(zero, first_stat + i, column + i, mean, rstd, gamma, beta)
     else:
-        for i in range(n):
-            highs[i], lows[i], scales[i], shifts[i] = forward_parameters(
-                zero, first_stat + i // inner, (column + i) // run, mean, rstd, gamma, beta
-            )
+        for k in range(n // run):  # one statistic and one parameter for `run` columns
+            stat = first_stat + k * run // inner
+            high, rest, scale, shift = forward_parameters(zero, stat, column // run + k, mean, rstd, gamma, beta)
+            for i in range(k * run, (k + 1) * run):
+                highs[i] = high
+                lows[i] = rest
+                scales[i] = scale
+                shifts[i] = shift
     for field in range(4):
         repeat(row(vectors_of, field), n, table[PROBLEM, FOLD])
 

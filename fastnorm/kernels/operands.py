@@ -26,6 +26,18 @@ def _sample(kind: str) -> Any:
     return _TAGS[kind](_EMPTY["u2"]) if kind in _TAGS else _EMPTY[kind]
 
 
+def storages(carriers: tuple[Any, ...], unit: int) -> list[Any]:
+    """Storage of every operand; contiguous float32 and float64 by the shortest way."""
+    return [
+        carrier
+        if carrier is None
+        else carrier.reshape(-1)
+        if type(carrier) is np.ndarray and carrier.dtype.char in "fd"
+        else storage(carrier, unit)
+        for carrier in carriers
+    ]
+
+
 def storage(carrier: Any, unit: int) -> Any:
     """Storage of a contiguous array, or of a view whose runs go along step `unit`; None stays None."""
     if carrier is None:
@@ -38,8 +50,6 @@ def storage(carrier: Any, unit: int) -> Any:
         kind = carrier.kind
     else:
         flat = carrier.reshape(-1)
-        if carrier.dtype.char in "fd":
-            return flat
         kind = kind_of(carrier.dtype)
     if kind in _TAGS:
         return _TAGS[kind](flat.view(np.uint16))

@@ -152,7 +152,7 @@ def batch_norm_train(
     if x.size == 0:
         return BatchNormTraining(target.wanted, np.full(channels, np.nan), np.full(channels, np.nan))
     if out is not None:
-        scale, shift = apart(scale, target), apart(shift, target)
+        scale, shift = apart(scale, gamma, target), apart(shift, beta, target)
     problem = arrange(channel_layout(x.ndim, axis, True), (x, target.computed, extra, None, None), get_num_threads())
     stats = passes.normalize(problem, scale, shift, eps, activation_tag(activation))
     problem.finish()
@@ -221,8 +221,8 @@ def batch_norm(
     if x.size == 0:
         return target.wanted
     if out is not None:
-        centre, spread = apart(centre, target), apart(spread, target)
-        scale, shift = apart(scale, target), apart(shift, target)
+        centre, spread = apart(centre, mean, target), apart(spread, var, target)
+        scale, shift = apart(scale, gamma, target), apart(shift, beta, target)
     problem = arrange(channel_layout(x.ndim, axis, False), (x, target.computed, extra, None, None), get_num_threads())
     passes.apply(problem, centre, None, spread, scale, shift, eps, activation_tag(activation))
     problem.finish()
@@ -306,8 +306,8 @@ def batch_norm_backward(
     else:
         targets = [t for t in (target, extra_target) if t is not None]
         if out is not None:
-            centre, spread = apart(centre, *targets), apart(spread, *targets)
-            scale, shift = apart(scale, *targets), apart(shift, *targets)
+            centre, spread = apart(centre, mean, *targets), apart(spread, rstd, *targets)
+            scale, shift = apart(scale, gamma, *targets), apart(shift, beta, *targets)
         read = extra if activation is not None else None
         operands = (x, target.computed, read, grad, None if extra_target is None else extra_target.computed)
         problem = arrange(channel_layout(x.ndim, axis, True), operands, get_num_threads())

@@ -47,12 +47,12 @@ def output(name: str, out: Any, x: Array, inputs: tuple[Array | None, ...]) -> O
         raise ValueError(f"{name} has strides {out.strides}, so that elements share memory; pass an array without broadcasting")
     if needs_detour(wanted, inputs):
         return Output(np.empty_like(wanted, subok=False), wanted, detour=True)
-    return Output(np.asarray(wanted), wanted)
+    return Output(wanted if type(wanted) is np.ndarray else np.asarray(wanted), wanted)
 
 
-def apart(parameter: NDArray[np.float64] | None, *outputs: Output) -> NDArray[np.float64] | None:
-    """A parameter that no output overwrites while it is still needed."""
-    if parameter is not None and any(np.may_share_memory(parameter, o.computed) for o in outputs):
+def apart(parameter: NDArray[np.float64] | None, passed: Any, *outputs: Output) -> NDArray[np.float64] | None:
+    """A parameter that no output overwrites while it is still needed; what was converted is apart already."""
+    if parameter is passed and parameter is not None and any(np.may_share_memory(parameter, o.computed) for o in outputs):
         return parameter.copy()
     return parameter
 

@@ -14,19 +14,15 @@ from fastnorm.runtime.threads import run
 Vector = NDArray[np.float64] | None
 
 
-def _unit(problem: Problem) -> int:
-    """Which step the runs of the kernels go along."""
-    return 3 if problem.schedule.planar or problem.geometry.inner > 1 else 2
-
-
-def _storages(problem: Problem) -> list[Any]:
-    unit = _unit(problem)
-    return [kernels.operands.storage(carrier, unit) for carrier in problem.carriers]
+def _storages(problem: Problem, n: int = 5) -> list[Any]:
+    """Of the first n operands; runs go along inner, or along channels where inner is 1."""
+    unit = 3 if problem.schedule.planar or problem.geometry.inner > 1 else 2
+    return kernels.operands.storages(problem.carriers[:n], unit)  # type: ignore[no-any-return]
 
 
 def moments(problem: Problem, eps: float = 0.0) -> NDArray[np.float64]:
     """Statistics (4, batch * channel): mean, its low part, variance, 1 / sqrt(var + eps)."""
-    src = _storages(problem)[0]
+    src = _storages(problem, 1)[0]
     geometry, schedule, table = problem.geometry, problem.schedule, problem.table
     stats = np.empty((4, geometry.statistics))
     room = kernels.moments
@@ -43,7 +39,7 @@ def moments(problem: Problem, eps: float = 0.0) -> NDArray[np.float64]:
 
 def apply(problem: Problem, mean: Any, low: Any, var: Any, gamma: Vector, beta: Vector, eps: float, activation: Any) -> None:
     """Write the normalized elements of given statistics to the output of the problem."""
-    src, out, residual = _storages(problem)[:3]
+    src, out, residual = _storages(problem, 3)
     room = kernels.apply
     serial, parallel = (
         (room.planar_apply_serial, room.planar_apply_parallel)
@@ -62,7 +58,7 @@ def normalize(problem: Problem, gamma: Vector, beta: Vector, eps: float, activat
         stats = moments(problem, eps)
         apply(problem, stats[0], stats[1], stats[2], gamma, beta, eps, activation)
         return stats
-    src, out, residual = _storages(problem)[:3]
+    src, out, residual = _storages(problem, 3)
     stats = np.empty((4, problem.geometry.statistics))
     room = kernels.normalize
     serial, parallel = (

@@ -65,7 +65,7 @@ def arrange(layout: Layout, operands: Operands, n_threads: int) -> Problem:
         dtype = array.dtype
         if not (array.flags.carray and dtype.isnative):
             return _arrange_any(layout, operands, n_threads)
-        key.append(dtype)
+        key.append(dtype.num)  # hashing a dtype takes longer than the rest of the key
     known = tuple(key)
     kept = _kept.get(known)
     if kept is None:
