@@ -53,7 +53,7 @@ def output(name: str, out: Any, x: Array, inputs: tuple[Array | None, ...]) -> O
 def apart(parameter: NDArray[np.float64] | None, passed: Any, *outputs: Output) -> NDArray[np.float64] | None:
     """A parameter that no output overwrites while it is still needed; what was converted is apart already."""
     if parameter is passed and parameter is not None and any(np.may_share_memory(parameter, o.computed) for o in outputs):
-        return parameter.copy()
+        return np.array(parameter)
     return parameter
 
 
