@@ -8,7 +8,8 @@ body inside a serial and inside a parallel driver came out different, with other
 - ``Separate`` : chunk bodies: optimized once, and called by their symbol from every driver. A driver in
   the disk cache names the bodies it needs, and they are loaded before it.
 
-The first batch norm of a process took 20 s to compile before this, of which 3 s are left.
+Together with accessors that are intrinsics (`element.storage`), the first batch norm of rows, with an empty
+cache, went from 14 s to 6 s, and of planes from 6 s to 3 s.
 """
 
 from __future__ import annotations
