@@ -152,8 +152,11 @@ def test_parameter_gradients_have_the_dtype_of_gamma(gamma: Any) -> None:
         check_backward(*pair(problem), problem.axis, gamma=None if gamma is None else cases.parameter(4, gamma))
 
 
-@pytest.mark.parametrize("activation", oracle.ACTIVATIONS[1:])
-@TRAVERSALS
+@pytest.mark.parametrize(
+    ("problem", "activation"),
+    [*((PLANAR, a) for a in oracle.ACTIVATIONS[1:]), (INTERLEAVED, "relu"), (INTERLEAVED, "gelu")],
+    ids=lambda value: "interleaved" if value is INTERLEAVED else "planar" if value is PLANAR else str(value),
+)
 def test_every_activation(problem: Problem, activation: str) -> None:
     residual = cases.sample(problem, seed=1) if problem is INTERLEAVED or activation == "relu" else None
     parameters = {"gamma": cases.parameter(4), "beta": cases.parameter(4, seed=2, low=0.5, high=8.0)}
