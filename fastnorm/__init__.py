@@ -12,6 +12,16 @@ if TYPE_CHECKING:
     from fastnorm.ops.batch import batch_norm as batch_norm
     from fastnorm.ops.batch import batch_norm_backward as batch_norm_backward
     from fastnorm.ops.batch import batch_norm_train as batch_norm_train
+    from fastnorm.ops.group import group_norm as group_norm
+    from fastnorm.ops.group import group_norm_backward as group_norm_backward
+    from fastnorm.ops.group import instance_norm as instance_norm
+    from fastnorm.ops.group import instance_norm_backward as instance_norm_backward
+    from fastnorm.ops.layer import add_layer_norm as add_layer_norm
+    from fastnorm.ops.layer import layer_norm as layer_norm
+    from fastnorm.ops.layer import layer_norm_backward as layer_norm_backward
+    from fastnorm.ops.rms import add_rms_norm as add_rms_norm
+    from fastnorm.ops.rms import rms_norm as rms_norm
+    from fastnorm.ops.rms import rms_norm_backward as rms_norm_backward
     from fastnorm.ops.statistics import mean_var as mean_var
     from fastnorm.runtime.config import show_config as show_config
     from fastnorm.state.moments import RunningMoments as RunningMoments
@@ -24,6 +34,16 @@ _HOME = {
     "batch_norm": "fastnorm.ops.batch",
     "batch_norm_backward": "fastnorm.ops.batch",
     "batch_norm_train": "fastnorm.ops.batch",
+    "group_norm": "fastnorm.ops.group",
+    "group_norm_backward": "fastnorm.ops.group",
+    "instance_norm": "fastnorm.ops.group",
+    "instance_norm_backward": "fastnorm.ops.group",
+    "add_layer_norm": "fastnorm.ops.layer",
+    "add_rms_norm": "fastnorm.ops.rms",
+    "layer_norm": "fastnorm.ops.layer",
+    "layer_norm_backward": "fastnorm.ops.layer",
+    "rms_norm": "fastnorm.ops.rms",
+    "rms_norm_backward": "fastnorm.ops.rms",
     "mean_var": "fastnorm.ops.statistics",
     "RunningMoments": "fastnorm.state.moments",
     "show_config": "fastnorm.runtime.config",

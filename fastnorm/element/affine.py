@@ -26,10 +26,20 @@ def distance(value, shift):
 
 @element
 def centred(value, high, low):
+    """Distance from the mean; from zero, where there is no mean."""
+    if high is None:
+        return value
     return (value - high) - low
 
 
 @element
-def affine(value, high, low, scale, shift):
-    """Source: Ioffe, Szegedy 2015, algorithm 1, with the mean in two parts."""
-    return ((value - high) - low) * scale + shift
+def affine(value, high, low, scale, gain, shift):
+    """Source: Ioffe, Szegedy 2015, algorithm 1, with the mean in two parts.
+
+    scale : rstd, times gamma where all elements share it
+    gain  : gamma where every element has its own, else None
+    """
+    z = centred(value, high, low) * scale
+    if gain is not None:
+        z = z * gain
+    return z + shift

@@ -23,6 +23,14 @@ class GradientSums(NamedTuple):
 
 
 @element
+def weighted(grad, gain):
+    """The gradient times gamma, where every element has its own."""
+    if gain is None:
+        return grad
+    return grad * gain
+
+
+@element
 def add_sums(a, b):
     return GradientSums(a.grad + b.grad, a.product + b.product)
 

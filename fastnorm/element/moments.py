@@ -62,6 +62,12 @@ def about_shift(count, shift, total, squares):
 
 
 @element
+def about_zero(count, squares):
+    """Moments about zero instead of the mean: what RMS norm divides by. They merge like the others."""
+    return Moments(count, 0.0, 0.0, squares)
+
+
+@element
 def relative_mean(mean, low, origin):
     return (mean - origin) + low
 

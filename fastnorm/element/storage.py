@@ -196,6 +196,19 @@ def cut(typing_context: Any, storage: Any, start: Any, count: Any) -> Any:
 
 
 @intrinsic(prefer_literal=False)
+def subrun(typing_context: Any, run: Any, index: Any, count: Any) -> Any:
+    """The run of `count` elements of a run, from its element `index` on; None of None."""
+    signature, generate_cut = cut._defn(typing_context, run, index, count)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, at, length = arguments
+        begin = _byte(builder, value, at) if is_tagged(run, Strided) else at
+        return generate_cut(context, builder, signature, [value, begin, length])
+
+    return signature, generate
+
+
+@intrinsic(prefer_literal=False)
 def before_line(typing_context: Any, storage: Any, start: Any) -> Any:
     """Elements from index `start` to the next cache line: vectors that cross lines cost two accesses."""
 
@@ -236,10 +249,12 @@ def row(typing_context: Any, matrix: Any, index: Any) -> Any:
 
 @intrinsic(prefer_literal=False)
 def at(typing_context: Any, parameter: Any, index: Any) -> Any:
-    """Of a vector its element, of a number the number: one loop serves both."""
+    """Of a vector its element, of a number the number, of None None: one loop serves all."""
     vector = isinstance(parameter, types.Array)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if parameter is types.none:
+            return context.get_dummy_value()
         if not vector:
             return arguments[0]
         data = context.make_array(parameter)(context, builder, arguments[0]).data

@@ -1,7 +1,7 @@
 """Normalize with given statistics, scale, shift, add a residual, activate.
 
-stats : mean, low (or None), var: float64 vectors (batch * channel,)
-gamma, beta : float64 vectors, one number per (c, i // run), or None
+mean, low, var : float64 vectors (batch * channel,); low, or mean and low, may be None
+gamma, beta : as `element.parameters` describes them
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from fastnorm._jit import chunk_body, driver, loop, parallel_driver
 from fastnorm.element.affine import split_mean
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.moments import reciprocal_std
+from fastnorm.element.parameters import gain_at, gain_of, number_of, shift_of, shifts_at
 from fastnorm.element.storage import as_compute, before_line, cut, flush, row, zero_of
 from fastnorm.kernels.columns import repeat
 from fastnorm.kernels.scratch import staging, vectors
@@ -37,6 +38,7 @@ from fastnorm.plan.table import (
     INNER,
     OUT,
     OUTER,
+    PARAM,
     PROBLEM,
     RUN,
     SRC,
@@ -49,12 +51,27 @@ SHORT = 512
 
 
 @loop
-def parameters_of(zero, stat, param, mean, low, rstd, gamma, beta):
-    """high, low, scale, shift of one statistic and parameter, in the compute dtype."""
-    high_part, low_part = split_mean(zero, mean[stat], low[stat] if low is not None else 0.0)
-    scale = rstd * gamma[param] if gamma is not None else rstd
-    shift = beta[param] if beta is not None else 0.0
-    return high_part, low_part, as_compute(zero, scale), as_compute(zero, shift)
+def parameters_of(zero, rstd, gamma, beta, param):
+    """Scale and shift that the elements of one statistic and parameter share, in the compute dtype."""
+    return as_compute(zero, rstd * number_of(gamma, param, 1.0)), as_compute(zero, number_of(beta, param, 0.0))
+
+
+@loop
+def mean_parts(zero, mean, low, stat):
+    """High and low part of a mean; None, None where deviations are from zero."""
+    if mean is None:
+        return None, None
+    return split_mean(zero, mean[stat], low[stat] if low is not None else 0.0)
+
+
+@loop
+def put_mean_parts(highs, lows, i, zero, mean, low, stat):
+    """The same into vectors, zeros where there is no mean."""
+    if mean is None:
+        highs[i] = zero
+        lows[i] = zero
+    else:
+        highs[i], lows[i] = mean_parts(zero, mean, low, stat)
 
 
 @chunk_body
@@ -65,6 +82,7 @@ def apply_to_span(src, residual, out, staged, mean, low, var, gamma, beta, eps, 
     inner, run, channel = table[PROBLEM, INNER], table[PROBLEM, RUN], table[PROBLEM, CHANNEL]
     stat = b * channel + c
     rstd = reciprocal_std(var[stat], eps)
+    high, rest = mean_parts(zero, mean, low, stat)
     streaming = table[PROBLEM, STREAM] != 0
     at = begin
     while at < end:
@@ -75,11 +93,13 @@ def apply_to_span(src, residual, out, staged, mean, low, var, gamma, beta, eps, 
         head = before_line(out, place)
         if head > 0 and n >= SHORT:
             n = head
-        high, rest, scale, shift = parameters_of(zero, stat, c * (inner // run) + i // run, mean, low, rstd, gamma, beta)
+        scale, shift = parameters_of(zero, rstd, gamma, beta, c * (inner // run) + i // run)
         run_src = cut(src, position(table, SRC, b, o, c, i), n)
         run_residual = cut(residual, position(table, EXTRA, b, o, c, i), n)
         target = cut(staged, 0, n) if streaming else cut(out, place, n)
-        normalize_run(run_src, run_residual, target, n, high, rest, scale, shift, activation)
+        param = position(table, PARAM, b, o, c, i)
+        gain, shifts = gain_of(gamma, param, n), shift_of(beta, shift, param, n)
+        normalize_run(run_src, run_residual, target, n, high, rest, scale, gain, shifts, activation)
         if streaming:
             flush(staged, out, place, n)
         at += n
@@ -132,15 +152,15 @@ def column_parameters(parameters, table, b, column, n, mean, low, var, gamma, be
         for i in range(n):
             stat = first_stat + i
             rstd = reciprocal_std(var[stat], eps)
-            highs[i], lows[i], scales[i], shifts[i] = parameters_of(zero, stat, column + i, mean, low, rstd, gamma, beta)
+            put_mean_parts(highs, lows, i, zero, mean, low, stat)
+            scales[i], shifts[i] = parameters_of(zero, rstd, gamma, beta, column + i)
     else:
         for k in range(n // run):  # one statistic and one parameter for `run` columns
             stat = first_stat + k * run // inner
             rstd = reciprocal_std(var[stat], eps)
-            high, rest, scale, shift = parameters_of(zero, stat, column // run + k, mean, low, rstd, gamma, beta)
+            scale, shift = parameters_of(zero, rstd, gamma, beta, column // run + k)
             for i in range(k * run, (k + 1) * run):
-                highs[i] = high
-                lows[i] = rest
+                put_mean_parts(highs, lows, i, zero, mean, low, stat)
                 scales[i] = scale
                 shifts[i] = shift
     for field in range(4):
@@ -148,31 +168,32 @@ def column_parameters(parameters, table, b, column, n, mean, low, var, gamma, be
 
 
 @chunk_body
-def normalize_row(run, residual, out, n, high, low, scale, shift, activation):
+def normalize_row(run, residual, out, n, high, low, scale, gain, shift, activation):
     """By itself: inside the loop over rows LLVM hoists the overlap checks, for steps that are not negative.
 
     Rows are walked backwards, so every row took the scalar loop: 8.8 instead of 0.2 ns an element in float16.
     """
     wide_vectors()
-    normalize_run(run, residual, out, n, high, low, scale, shift, activation)
+    normalize_run(run, residual, out, n, high, low, scale, gain, shift, activation)
 
 
 @loop
-def apply_to_rows(src, residual, out, staged, parameters, places, steps, n_rows, n, streaming, activation):
-    """n columns of every row."""
+def apply_to_rows(src, residual, out, staged, parameters, gamma, beta, first, places, steps, n_rows, n, streaming, activation):
+    """n columns of every row, the first of which has number `first`."""
     high, low, scale, shift = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
     for line in range(n_rows):
         run_src = cut(src, places[0] + line * steps[0], n)
         run_residual = cut(residual, places[1] + line * steps[1], n)
         place = places[2] + line * steps[2]
         target = cut(staged, 0, n) if streaming else cut(out, place, n)
-        normalize_row(run_src, run_residual, target, n, high, low, scale, shift, activation)
+        gain, shifts = gain_at(gamma, first + line), shifts_at(beta, shift, first + line)
+        normalize_row(run_src, run_residual, target, n, high, low, scale, gain, shifts, activation)
         if streaming:
             flush(staged, out, place, n)
 
 
 @chunk_body
-def apply_to_block(src, residual, out, staged, parameters, activation, table, b, column, n, begin, end):
+def apply_to_block(src, residual, out, staged, parameters, gamma, beta, activation, table, b, column, n, begin, end):
     """Rows begin to end of the n columns from `column` on."""
     compact()
     fold = table[PROBLEM, FOLD]
@@ -189,7 +210,7 @@ def apply_to_block(src, residual, out, staged, parameters, activation, table, b,
             column_place(table, OUT, b, first, column),
         )
         steps = (table[SRC, STEP_OUTER] * times, table[EXTRA, STEP_OUTER] * times, table[OUT, STEP_OUTER] * times)
-        apply_to_rows(src, residual, out, staged, parameters, places, steps, n_rows, n * times, streaming, activation)
+        apply_to_rows(src, residual, out, staged, parameters, gamma, beta, first, places, steps, n_rows, n * times, streaming, activation)
 
 
 @chunk_body
@@ -206,7 +227,7 @@ def interleaved_apply_chunk(src, residual, out, mean, low, var, gamma, beta, eps
         b, column, n = tile_of_columns(table, tile)
         begin, end = row_span(table, unit - tile * cuts)
         column_parameters(parameters, table, b, column, n, mean, low, var, gamma, beta, eps)
-        apply_to_block(src, residual, out, staged, parameters, activation, table, b, column, n, begin, end)
+        apply_to_block(src, residual, out, staged, parameters, gamma, beta, activation, table, b, column, n, begin, end)
     fence()
 
 

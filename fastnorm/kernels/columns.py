@@ -106,12 +106,30 @@ def sum_rows(src, at, step, n_rows, n, shift, total, squares):
         line += 1
 
 
+@chunk_body
+def add_squares(line, m2, n):
+    wide_vectors()
+    for i in range(n):
+        value = float(load(line, i))
+        m2[i] += value * value
+
+
 @loop
-def moments_of_rows(src, at, step, n_rows, n, count, moments, block_moments, sums):
+def moments_of_rows(src, centre, at, step, n_rows, n, count, moments, block_moments, sums):
     """Merge the moments of n_rows rows of n columns into moments[1:4], that hold `count` rows already.
 
+    centre : None for moments about zero
     block_moments : scratch like moments; sums : scratch (3, at least n) in the compute dtype
     """
+    if centre is None:
+        for line in range(n_rows):
+            add_squares(cut(src, at + line * step, n), row(moments, 3), n)
+        return count + float(n_rows)
+    return moments_of_centred_rows(src, at, step, n_rows, n, count, moments, block_moments, sums)
+
+
+@loop
+def moments_of_centred_rows(src, at, step, n_rows, n, count, moments, block_moments, sums):
     shift, total, squares = row(sums, 0), row(sums, 1), row(sums, 2)
     mean, low, m2 = row(block_moments, 1), row(block_moments, 2), row(block_moments, 3)
     done = 0
@@ -203,10 +221,10 @@ def gradient_sums_of_four(grad, src, residual, places, steps, line, n, high, low
         d1 = centred(load(x1, i), h, w)
         d2 = centred(load(x2, i), h, w)
         d3 = centred(load(x3, i), h, w)
-        e0 = gradient_into(g0, x0, r0, i, d0, a, b, activation)
-        e1 = gradient_into(g1, x1, r1, i, d1, a, b, activation)
-        e2 = gradient_into(g2, x2, r2, i, d2, a, b, activation)
-        e3 = gradient_into(g3, x3, r3, i, d3, a, b, activation)
+        e0 = gradient_into(g0, x0, r0, i, d0, a, None, b, activation)
+        e1 = gradient_into(g1, x1, r1, i, d1, a, None, b, activation)
+        e2 = gradient_into(g2, x2, r2, i, d2, a, None, b, activation)
+        e3 = gradient_into(g3, x3, r3, i, d3, a, None, b, activation)
         total[i] += (e0 + e1) + (e2 + e3)
         product[i] += (e0 * d0 + e1 * d1) + (e2 * d2 + e3 * d3)
 
@@ -244,6 +262,6 @@ def gradient_sums_of_one(grad, src, residual, places, steps, line, n, high, low,
     total, product = row(sums, 0), row(sums, 1)
     for i in range(n):
         d = centred(load(x0, i), high[i], low[i])
-        g = gradient_into(g0, x0, r0, i, d, scale[i], shift[i], activation)
+        g = gradient_into(g0, x0, r0, i, d, scale[i], None, shift[i], activation)
         total[i] += g
         product[i] += g * d

@@ -108,7 +108,7 @@ def gradient_of_span(grad, src, residual, out, grad_residual, staged, mean, rstd
         extra = cut(grad_residual, position(table, GRAD_EXTRA, b, o, c, i), n)
         place = position(table, OUT, b, o, c, i)
         target = cut(staged, 0, n) if streaming else cut(out, place, n)
-        gradient_of_run(run_grad, run_src, run_residual, target, extra, n, high, low, scale, shift, offset, slope, activation)
+        gradient_of_run(run_grad, run_src, run_residual, target, extra, n, high, low, scale, None, shift, offset, slope, activation)
         if streaming:
             flush(staged, out, place, n)
         at -= n

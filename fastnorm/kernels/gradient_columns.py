@@ -107,10 +107,10 @@ def sums_of_block(grad, src, residual, parameters, activation, table, b, column,
 
 
 @chunk_body
-def gradient_of_row(grad, run, residual, out, grad_residual, n, high, low, scale, shift, offset, slope, activation):
+def gradient_of_row(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation):
     """By itself, as `normalize_row`."""
     wide_vectors()
-    gradient_of_run(grad, run, residual, out, grad_residual, n, high, low, scale, shift, offset, slope, activation)
+    gradient_of_run(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation)
 
 
 @loop
@@ -126,7 +126,7 @@ def gradient_of_rows(grad, src, residual, out, grad_residual, staged, parameters
         place = places[3] + line * steps[3]
         extra = cut(grad_residual, places[4] + line * steps[4], n)
         target = cut(staged, 0, n) if streaming else cut(out, place, n)
-        gradient_of_row(run_grad, run_src, run_residual, target, extra, n, high, low, scale, shift, offset, slope, activation)
+        gradient_of_row(run_grad, run_src, run_residual, target, extra, n, high, low, scale, None, shift, offset, slope, activation)
         if streaming:
             flush(staged, out, place, n)
 

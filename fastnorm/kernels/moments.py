@@ -15,7 +15,7 @@ from fastnorm.element.moments import EMPTY, Moments, merge, reciprocal_std, roun
 from fastnorm.element.storage import cut, row, zero_of
 from fastnorm.kernels.columns import clear, copy_run, merge_columns, moments_of_columns, moments_of_rows, unfold
 from fastnorm.kernels.scratch import vectors
-from fastnorm.kernels.tile import moments_of_run
+from fastnorm.kernels.tile import moments_about
 from fastnorm.kernels.walk import (
     column_place,
     elements_per_statistic,
@@ -40,7 +40,7 @@ def record(stats, stat, moments, eps):
 
 
 @chunk_body
-def moments_of_span(src, table, b, c, begin, end):
+def moments_of_span(src, centre, table, b, c, begin, end):
     """Of the elements begin to end of statistic (b, c), counted along outer and inner."""
     wide_vectors()
     inner = table[PROBLEM, INNER]
@@ -50,13 +50,13 @@ def moments_of_span(src, table, b, c, begin, end):
         o = at // inner
         i = at - o * inner
         n = run_length(table, i, end - at)
-        total = merge(total, moments_of_run(cut(src, position(table, SRC, b, o, c, i), n), n))
+        total = merge(total, moments_about(centre, cut(src, position(table, SRC, b, o, c, i), n), n))
         at += n
     return total
 
 
 @chunk_body
-def planar_moments_chunk(src, table, partial, chunk):
+def planar_moments_chunk(src, centre, table, partial, chunk):
     compact()
     cuts, channel = table[PROBLEM, CUTS], table[PROBLEM, CHANNEL]
     statistics = table[PROBLEM, BATCH] * channel
@@ -66,7 +66,7 @@ def planar_moments_chunk(src, table, partial, chunk):
         part = unit - stat * cuts
         begin, end = span(elements_per_statistic(table), cuts, part)
         b = stat // channel
-        moments = moments_of_span(src, table, b, stat - b * channel, begin, end)
+        moments = moments_of_span(src, centre, table, b, stat - b * channel, begin, end)
         target = row(partial, part)
         target[stat] = moments.count
         target[statistics + stat] = moments.mean
@@ -75,15 +75,15 @@ def planar_moments_chunk(src, table, partial, chunk):
 
 
 @driver
-def planar_moments_serial(src, table, partial):
+def planar_moments_serial(src, centre, table, partial):
     for chunk in range(table[PROBLEM, CHUNKS]):
-        planar_moments_chunk(src, table, partial, chunk)
+        planar_moments_chunk(src, centre, table, partial, chunk)
 
 
 @parallel_driver
-def planar_moments_parallel(src, table, partial):
+def planar_moments_parallel(src, centre, table, partial):
     for chunk in prange(table[PROBLEM, CHUNKS]):
-        planar_moments_chunk(src, table, partial, np.intp(chunk))
+        planar_moments_chunk(src, centre, table, partial, np.intp(chunk))
 
 
 @driver
@@ -98,7 +98,7 @@ def planar_merge(table, partial, stats, eps):
 
 
 @chunk_body
-def moments_of_block(src, table, b, column, n, begin, end, moments, block_moments, sums):
+def moments_of_block(src, centre, table, b, column, n, begin, end, moments, block_moments, sums):
     """Of rows begin to end of the n columns from `column` on: moments[1:4], and their count returned."""
     compact()
     mean, low, m2 = row(moments, 1), row(moments, 2), row(moments, 3)
@@ -114,7 +114,7 @@ def moments_of_block(src, table, b, column, n, begin, end, moments, block_moment
         n_rows = folded if part == 0 else end - rest
         times = fold if part == 0 else 1
         at = column_place(table, SRC, b, first, column)
-        count = moments_of_rows(src, at, table[SRC, STEP_OUTER] * times, n_rows, n * times, count, moments, block_moments, sums)
+        count = moments_of_rows(src, centre, at, table[SRC, STEP_OUTER] * times, n_rows, n * times, count, moments, block_moments, sums)
         if part == 0 and folded > 0:
             unfold(count, mean, low, m2, fold, n)
             count *= fold
@@ -122,7 +122,7 @@ def moments_of_block(src, table, b, column, n, begin, end, moments, block_moment
 
 
 @chunk_body
-def interleaved_moments_chunk(src, table, partial, chunk):
+def interleaved_moments_chunk(src, centre, table, partial, chunk):
     compact()
     cuts = table[PROBLEM, CUTS]
     first, last = span(units_of_columns(table), table[PROBLEM, CHUNKS], chunk)
@@ -134,7 +134,7 @@ def interleaved_moments_chunk(src, table, partial, chunk):
         part = unit - tile * cuts
         b, column, n = tile_of_columns(table, tile)
         begin, end = row_span(table, part)
-        count = moments_of_block(src, table, b, column, n, begin, end, moments, block_moments, sums)
+        count = moments_of_block(src, centre, table, b, column, n, begin, end, moments, block_moments, sums)
         columns = partial.shape[2]
         place = b * table[PROBLEM, CHANNEL] * table[PROBLEM, INNER] + column
         counts = row(moments, 0)
@@ -145,15 +145,15 @@ def interleaved_moments_chunk(src, table, partial, chunk):
 
 
 @driver
-def interleaved_moments_serial(src, table, partial):
+def interleaved_moments_serial(src, centre, table, partial):
     for chunk in range(table[PROBLEM, CHUNKS]):
-        interleaved_moments_chunk(src, table, partial, chunk)
+        interleaved_moments_chunk(src, centre, table, partial, chunk)
 
 
 @parallel_driver
-def interleaved_moments_parallel(src, table, partial):
+def interleaved_moments_parallel(src, centre, table, partial):
     for chunk in prange(table[PROBLEM, CHUNKS]):
-        interleaved_moments_chunk(src, table, partial, np.intp(chunk))
+        interleaved_moments_chunk(src, centre, table, partial, np.intp(chunk))
 
 
 @chunk_body

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastnorm.element.activation import Gelu, GeluTanh, LeakyRelu, Relu, Silu
+from fastnorm.element.parameters import PerElement
 from fastnorm.element.storage import BFloat16, Half, Strided
 from fastnorm.plan.memory import View, kind_of
 
@@ -20,6 +21,18 @@ ACTIVATIONS = {
 }
 _TAGS = {"half": Half, "bfloat16": BFloat16}
 _EMPTY = {kind: np.empty(0, kind) for kind in ("f4", "f8", "b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")}
+
+
+SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
+
+
+def per_element(values: Any, kind: str) -> PerElement:
+    """Parameters along the elements of a run, in the dtype that elements of this kind are computed in."""
+    with np.errstate(over="ignore"):
+        return PerElement(np.ascontiguousarray(values, SINGLE if kind in _SINGLE else DOUBLE).reshape(-1))
+
+
+_SINGLE = {"f4", "half", "bfloat16"}
 
 
 def _sample(kind: str) -> Any:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastnorm._jit import loop
 from fastnorm.element.activation import activate, derivative
 from fastnorm.element.affine import affine, centred, distance
-from fastnorm.element.gradient import GradientSums, input_gradient
-from fastnorm.element.moments import about_shift
+from fastnorm.element.gradient import GradientSums, input_gradient, weighted
+from fastnorm.element.moments import about_shift, about_zero
 from fastnorm.element.storage import as_compute, at, load, store, zero_of
 
 # Elements whose squares are summed in float32: 16 to a vector lane. One outlier absorbs at most
@@ -42,21 +42,49 @@ def moments_of_run(run, n):
 
 
 @loop
-def normalize_run(run, residual, out, n, high, low, scale, shift, activation):
-    """Parameters are numbers (one statistic) or vectors (one per element)."""
+def squares_of_run(run, n):
+    """Moments about zero. In float64: the square of 1e21 is no float32, and the loop waits for memory anyway."""
+    total = 0.0
     for i in range(n):
-        z = affine(load(run, i), at(high, i), at(low, i), at(scale, i), at(shift, i))
+        value = float(load(run, i))
+        total += value * value
+    return about_zero(float(n), total)
+
+
+@loop
+def moments_about(centre, run, n):
+    """centre : None, or anything for the mean."""
+    if centre is None:
+        return squares_of_run(run, n)
+    return moments_of_run(run, n)
+
+
+@loop
+def sum_of_runs(run, addend, total, n):
+    """Write run + addend to `total` and go on with that; without addend with the run."""
+    if addend is None:
+        return run
+    for i in range(n):
+        store(total, i, load(run, i) + load(addend, i))
+    return total
+
+
+@loop
+def normalize_run(run, residual, out, n, high, low, scale, gain, shift, activation):
+    """Parameters are numbers (one statistic), vectors (one per element), or None."""
+    for i in range(n):
+        z = affine(load(run, i), at(high, i), at(low, i), at(scale, i), at(gain, i), at(shift, i))
         if residual is not None:
             z = z + load(residual, i)
         store(out, i, activate(activation, z))
 
 
 @loop
-def gradient_into(grad, run, residual, i, distance, scale, shift, activation):
+def gradient_into(grad, run, residual, i, distance, scale, gain, shift, activation):
     """Gradient of the pre-activation, which is recomputed: no mask is saved."""
     g = load(grad, i)
     if activation is not None:
-        z = distance * scale + shift
+        z = affine(distance, None, None, scale, gain, shift)
         if residual is not None:
             z = z + load(residual, i)
         g = g * derivative(activation, z)
@@ -69,17 +97,35 @@ def gradient_sums_of_run(grad, run, residual, n, high, low, scale, shift, activa
     product = total
     for i in range(n):
         d = centred(load(run, i), at(high, i), at(low, i))
-        g = gradient_into(grad, run, residual, i, d, at(scale, i), at(shift, i), activation)
+        g = gradient_into(grad, run, residual, i, d, at(scale, i), None, at(shift, i), activation)
         total += g
         product += g * d
     return GradientSums(float(total), float(product))
 
 
 @loop
-def gradient_of_run(grad, run, residual, out, grad_residual, n, high, low, scale, shift, offset, slope, activation):
+def gradient_sums_and_parameters(grad, run, n, high, low, scale, gain, shift, activation, of_gain, of_shift):
+    """Sums of the weighted gradient; what every element adds to the gradients of its own parameters."""
+    total = zero_of(run)
+    product = total
     for i in range(n):
         d = centred(load(run, i), at(high, i), at(low, i))
-        g = gradient_into(grad, run, residual, i, d, at(scale, i), at(shift, i), activation)
+        g = gradient_into(grad, run, None, i, d, at(scale, i), at(gain, i), at(shift, i), activation)
+        of_gain[i] += g * (d * at(scale, i))
+        if of_shift is not None:
+            of_shift[i] += g
+        w = weighted(g, at(gain, i))
+        total += w
+        product += w * d
+    return GradientSums(float(total), float(product))
+
+
+@loop
+def gradient_of_run(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation):
+    for i in range(n):
+        d = centred(load(run, i), at(high, i), at(low, i))
+        g = gradient_into(grad, run, residual, i, d, at(scale, i), at(gain, i), at(shift, i), activation)
         if grad_residual is not None:
             store(grad_residual, i, g)
+        g = weighted(g, at(gain, i))
         store(out, i, input_gradient(g, d, at(scale, i), at(offset, i), at(slope, i)))

@@ -14,11 +14,12 @@ from fastnorm.ops.door import (
     activation_tag,
     apart,
     check_activation,
+    gradient_dtype,
     output,
     running_pair,
 )
 from fastnorm.plan.geometry import KEPT, REDUCED
-from fastnorm.plan.intake import as_array, eps_of, is_float, normalize_axis, operand, vector
+from fastnorm.plan.intake import as_array, eps_of, normalize_axis, operand, vector
 from fastnorm.plan.problem import Layout, arrange
 from fastnorm.runtime.threads import get_num_threads
 
@@ -152,7 +153,7 @@ def batch_norm_train(
     if x.size == 0:
         return BatchNormTraining(target.wanted, np.full(channels, np.nan), np.full(channels, np.nan))
     if out is not None:
-        scale, shift = apart(scale, gamma, target), apart(shift, beta, target)
+        scale, shift = apart(scale, target), apart(shift, target)
     problem = arrange(channel_layout(x.ndim, axis, True), (x, target.computed, extra, None, None), get_num_threads())
     stats = passes.normalize(problem, scale, shift, eps, activation_tag(activation))
     problem.finish()
@@ -221,8 +222,8 @@ def batch_norm(
     if x.size == 0:
         return target.wanted
     if out is not None:
-        centre, spread = apart(centre, mean, target), apart(spread, var, target)
-        scale, shift = apart(scale, gamma, target), apart(shift, beta, target)
+        centre, spread = apart(centre, target), apart(spread, target)
+        scale, shift = apart(scale, target), apart(shift, target)
     problem = arrange(channel_layout(x.ndim, axis, False), (x, target.computed, extra, None, None), get_num_threads())
     passes.apply(problem, centre, None, spread, scale, shift, eps, activation_tag(activation))
     problem.finish()
@@ -306,8 +307,8 @@ def batch_norm_backward(
     else:
         targets = [t for t in (target, extra_target) if t is not None]
         if out is not None:
-            centre, spread = apart(centre, mean, *targets), apart(spread, rstd, *targets)
-            scale, shift = apart(scale, gamma, *targets), apart(shift, beta, *targets)
+            centre, spread = apart(centre, *targets), apart(spread, *targets)
+            scale, shift = apart(scale, *targets), apart(shift, *targets)
         read = extra if activation is not None else None
         operands = (x, target.computed, read, grad, None if extra_target is None else extra_target.computed)
         problem = arrange(channel_layout(x.ndim, axis, True), operands, get_num_threads())
@@ -319,12 +320,6 @@ def batch_norm_backward(
     if extra_target is None:
         return BatchNormGradients(dx, dgamma, dbeta)
     return BatchNormResidualGradients(dx, dgamma, dbeta, extra_target.deliver())
-
-
-def gradient_dtype(gamma: Any) -> Any:
-    """float64 unless gamma has another float dtype, then that."""
-    dtype = getattr(gamma, "dtype", np.dtype(np.float64))
-    return dtype.newbyteorder("=") if is_float(dtype) else np.dtype(np.float64)
 
 
 def _backward_outputs(out: Any, x: Array, grad: Array, extra: Array | None) -> tuple[Output, Output | None]:

@@ -50,11 +50,17 @@ def output(name: str, out: Any, x: Array, inputs: tuple[Array | None, ...]) -> O
     return Output(wanted if type(wanted) is np.ndarray else np.asarray(wanted), wanted)
 
 
-def apart(parameter: NDArray[np.float64] | None, passed: Any, *outputs: Output) -> NDArray[np.float64] | None:
-    """A parameter that no output overwrites while it is still needed; what was converted is apart already."""
-    if parameter is passed and parameter is not None and any(np.may_share_memory(parameter, o.computed) for o in outputs):
+def apart(parameter: Any, *outputs: Output) -> Any:
+    """A parameter that no output overwrites while it is still needed."""
+    if parameter is not None and any(np.may_share_memory(parameter, o.computed) for o in outputs):
         return np.array(parameter)
     return parameter
+
+
+def gradient_dtype(gamma: Any) -> Any:
+    """float64 unless gamma has another float dtype, then that."""
+    dtype = getattr(gamma, "dtype", np.dtype(np.float64))
+    return dtype.newbyteorder("=") if is_float(dtype) else np.dtype(np.float64)
 
 
 class RunningPair(NamedTuple):

@@ -1,7 +1,8 @@
 """From shape, strides and axes to five integers.
 
 Element (b, o, c, i) of the flat array lies at ((b * outer + o) * channel + c) * inner + i; there is one
-statistic per (b, c) and one parameter per (c, i // run).
+statistic per (b, c) and one parameter per (c, i // run), or, where every element of a statistic has
+parameters of its own, per (o, i).
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-KEPT, REDUCED = "K", "R"
+# Of an axis: statistics are kept per index of it; kept, and parameters are shared along it;
+# reduced over; reduced over, and parameters vary along it.
+KEPT, BATCH, REDUCED, VARYING = "K", "B", "R", "V"
 
 
 class Geometry(NamedTuple):
@@ -35,6 +38,11 @@ class Geometry(NamedTuple):
     def parameters(self) -> int:
         return self.channel * (self.inner // self.run)
 
+    @property
+    def elements(self) -> int:
+        """Of one statistic."""
+        return self.outer * self.inner
+
 
 class Dimension(NamedTuple):
     """Neighbouring axes of one label that every operand walks with one stride."""
@@ -48,6 +56,7 @@ class Collapsed(NamedTuple):
     """Four sizes, and for every operand the byte strides along b, o, c, i."""
 
     sizes: tuple[int, int, int, int]
+    run: int
     strides: tuple[tuple[int, int, int, int], ...]
     order: tuple[int, ...]  # axes from the outermost in memory to the innermost
 
@@ -81,16 +90,34 @@ def collapse(labels: Sequence[str], shape: Sequence[int], strides: Sequence[Sequ
     returns : None where more dimensions remain
     """
     natural = tuple(range(len(shape)))
+    n = len(strides)
     for order in dict.fromkeys((memory_order(strides[0]), natural)):
         rest = join(labels, shape, strides, order)
-        sizes, steps = [], []
-        for wanted in (REDUCED, KEPT, REDUCED, KEPT):
-            fits = bool(rest) and rest[-1].label == wanted
-            dimension = rest.pop() if fits else Dimension(wanted, 1, (0,) * len(strides))
-            sizes.append(dimension.size)
-            steps.append(dimension.strides)
-        if not rest and (batched or sizes[3] == 1):
-            i, c, o, b = sizes
-            per_operand = tuple((steps[3][k], steps[2][k], steps[1][k], steps[0][k]) for k in range(len(strides)))
-            return Collapsed((b, o, c, i), per_operand, order)
+        inner, run = _take_inner(rest, n)
+        channel, outer = _take(rest, KEPT, n), _take(rest, REDUCED, n)
+        batch = _take(rest, BATCH, n)
+        if batched and batch.size == 1:
+            batch = _take(rest, KEPT, n)
+        if not rest:
+            per_operand = tuple((batch.strides[k], outer.strides[k], channel.strides[k], inner.strides[k]) for k in range(n))
+            return Collapsed((batch.size, outer.size, channel.size, inner.size), run, per_operand, order)
     return None
+
+
+def _take(rest: list[Dimension], label: str, n: int) -> Dimension:
+    """The innermost dimension left, if it has this label, else one of a single index."""
+    return rest.pop() if rest and rest[-1].label == label else Dimension(label, 1, (0,) * n)
+
+
+def _take_inner(rest: list[Dimension], n: int) -> tuple[Dimension, int]:
+    """Reduced dimensions at the end, and how many of their elements share parameters."""
+    last = _take(rest, REDUCED, n)
+    if not rest or rest[-1].label != VARYING:
+        return last, last.size
+    varying = rest[-1]
+    if last.size == 1:
+        return rest.pop(), 1
+    if any(a != b * last.size for a, b in zip(varying.strides, last.strides, strict=True)):
+        return last, last.size  # `varying` stays: it does not collapse
+    rest.pop()
+    return Dimension(REDUCED, varying.size * last.size, last.strides), last.size

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fastnorm.plan.geometry import Collapsed, Geometry, collapse
 from fastnorm.plan.memory import kind_of, view_of
 from fastnorm.plan.schedule import Schedule, make_schedule
-from fastnorm.plan.table import N_ROWS, PROBLEM, WIDTH
+from fastnorm.plan.table import N_ROWS, PARAM, PROBLEM, WIDTH
 
 Array = NDArray[Any]
 Operands = tuple[Array | None, ...]  # by row of the table: entry k is row k + 1
@@ -22,10 +22,12 @@ _WRITTEN = (1, 4)  # entries OUT and GRAD_EXTRA are results
 class Layout:
     """Which axes of x belong together. Plans are kept by identity: make each layout once."""
 
-    labels: tuple[str, ...]  # KEPT or REDUCED, one per axis
+    labels: tuple[str, ...]  # of geometry, one per axis
     two_phases: bool  # elements are read again after the statistics are known
     batched: bool = False  # whether a kept axis may be one whose members share their parameters
     streams: bool = True
+    per_element: bool = False  # every element of a statistic has parameters of its own, shared by all statistics
+    accumulates: bool = False  # gradients of parameters are summed
 
 
 class Problem(NamedTuple):
@@ -35,6 +37,7 @@ class Problem(NamedTuple):
     carriers: tuple[Any, ...]  # View, or a contiguous array as it is, or None
     order: tuple[int, ...]  # axes of x as they lie in memory
     detours: tuple[tuple[Array, Array], ...]  # (the user's output, where it is computed instead)
+    per_element: int  # length of parameters that are vectors along the elements of a run, 0 where they are numbers
 
     def finish(self) -> None:
         """Bring results that were computed elsewhere home."""
@@ -47,6 +50,7 @@ class _Kept(NamedTuple):
     schedule: Schedule
     table: NDArray[np.int64]
     order: tuple[int, ...]
+    per_element: int
 
 
 _kept: dict[Any, _Kept] = {}
@@ -73,7 +77,7 @@ def arrange(layout: Layout, operands: Operands, n_threads: int) -> Problem:
         if len(_kept) >= _MOST_KEPT:
             _kept.clear()
         _kept[known] = kept
-    return Problem(kept.geometry, kept.schedule, kept.table, operands, kept.order, ())
+    return Problem(kept.geometry, kept.schedule, kept.table, operands, kept.order, (), kept.per_element)
 
 
 def _present(operands: Operands) -> list[Array]:
@@ -87,15 +91,22 @@ def _plan_contiguous(layout: Layout, operands: Operands, n_threads: int) -> _Kep
     collapsed = collapse(layout.labels, x.shape, [strides], batched=layout.batched)
     if collapsed is None:
         raise NotImplementedError(f"axes of shape {x.shape} alternate more than twice")
-    geometry = _geometry(collapsed)
+    geometry = _geometry(layout, collapsed)
     schedule = _schedule(layout, geometry, collapsed, arrays, n_threads)
     row = (0, *collapsed.strides[0])
-    table = _table(geometry, schedule, {k + 1: row for k, array in enumerate(operands) if array is not None})
-    return _Kept(geometry, schedule, table, collapsed.order)
+    table = _table(layout, geometry, schedule, {k + 1: row for k, array in enumerate(operands) if array is not None})
+    return _Kept(geometry, schedule, table, collapsed.order, per_element(layout, geometry, schedule))
 
 
-def _geometry(collapsed: Collapsed) -> Geometry:
-    return Geometry(*collapsed.sizes, run=collapsed.sizes[3])
+def _geometry(layout: Layout, collapsed: Collapsed) -> Geometry:
+    return Geometry(*collapsed.sizes, run=1 if layout.per_element else collapsed.run)
+
+
+def per_element(layout: Layout, geometry: Geometry, schedule: Schedule) -> int:
+    """Length of parameter vectors, or 0."""
+    if layout.per_element:
+        return geometry.elements
+    return geometry.parameters if schedule.planar and geometry.run < geometry.inner and geometry.run == 1 else 0
 
 
 def _schedule(layout: Layout, geometry: Geometry, collapsed: Collapsed, arrays: list[Array], n_threads: int) -> Schedule:
@@ -116,13 +127,17 @@ def _schedule(layout: Layout, geometry: Geometry, collapsed: Collapsed, arrays: 
         rows_contiguous=rows_contiguous,
         may_stream=layout.streams,
         two_phases=layout.two_phases,
+        per_element=layout.per_element,
+        accumulates=layout.accumulates,
     )
 
 
-def _table(geometry: Geometry, schedule: Schedule, rows: dict[int, tuple[int, ...]]) -> NDArray[np.int64]:
+def _table(layout: Layout, geometry: Geometry, schedule: Schedule, rows: dict[int, tuple[int, ...]]) -> NDArray[np.int64]:
     table = np.zeros((N_ROWS, WIDTH), np.int64)
     s = schedule
     table[PROBLEM] = (*geometry, s.cuts, s.chunks, s.columns, s.fold, s.stream, s.tile)
+    along_outer, along_channel = (geometry.inner, 0) if layout.per_element else (0, geometry.inner // geometry.run)
+    table[PARAM, :5] = (0, 0, along_outer, along_channel, 1)
     for row, numbers in rows.items():
         table[row, : len(numbers)] = numbers
     return table
@@ -161,15 +176,15 @@ def _arrange_any(layout: Layout, operands: Operands, n_threads: int) -> Problem:
     collapsed = collapse(labels, shape, [array.strides for array in arrays], batched=layout.batched)
     if collapsed is None:  # pairs of operands fit, all together do not: one memory order for everybody
         return _arrange_copied(layout, x, operands, n_threads)
-    geometry = _geometry(collapsed)
+    geometry = _geometry(layout, collapsed)
     schedule = _schedule(layout, geometry, collapsed, arrays, n_threads)
     unit = 3 if schedule.planar or geometry.inner > 1 else 2
     steps = iter(collapsed.strides)
     views = tuple(None if a is None else view_of(a, next(steps), collapsed.sizes, unit) for a in arranged)
     if any(v is not None and v.strided for k, v in enumerate(views) if k in _WRITTEN):
         schedule = schedule._replace(stream=False)
-    table = _table(geometry, schedule, {k + 1: view.row for k, view in enumerate(views) if view is not None})
-    return Problem(geometry, schedule, table, views, collapsed.order, tuple(detours))
+    table = _table(layout, geometry, schedule, {k + 1: view.row for k, view in enumerate(views) if view is not None})
+    return Problem(geometry, schedule, table, views, collapsed.order, tuple(detours), per_element(layout, geometry, schedule))
 
 
 def _arrange_copied(layout: Layout, x: Array, operands: Operands, n_threads: int) -> Problem:

@@ -13,6 +13,8 @@ from fastnorm.runtime.machine import last_level_cache_bytes, streaming_stores_pa
 
 # Bytes of one run: with a staged copy it stays in a 32 KB L1.
 TILE_BYTES = 16384
+# Tiles of a statistic that is read from L1 or L2 by one loop, without cutting it.
+ROW_TILES = 4
 # Bytes of a (folded) row of columns: with its parameter vectors it stays in L1.
 ROW_BYTES = 4096
 # Shorter planes than this are read as columns, if there are rows enough to vectorize over them.
@@ -25,10 +27,17 @@ MAX_CUTS = 64
 PARALLEL_ELEMENTS = 32768
 # Bytes of a statistic (or column tile) that a second sweep still finds in L2.
 L2_BYTES = 1 << 20
+# Column tiles from which one launch with whole tiles keeps enough threads busy.
+FUSED_TILES = 8
+# Statistics from which parameter gradients are summed per chunk of statistics: at least ROWS_OF_SUMS each, so
+# that the sums of all chunks stay below 2 % of x. Fewer (of more elements) are cut along their elements instead.
+MANY_STATISTICS = 1024
+ROWS_OF_SUMS = 256
 
 
 class Schedule(NamedTuple):
     planar: bool
+    rows: bool  # planar and fused, and a statistic is one run that stays in L1
     fused: bool  # moments and application in one launch
     parallel: bool
     stream: bool
@@ -49,6 +58,8 @@ def make_schedule(
     rows_contiguous: bool,
     may_stream: bool,
     two_phases: bool,
+    per_element: bool,
+    accumulates: bool,
 ) -> Schedule:
     """Decide once; kernels receive the numbers and ask nothing.
 
@@ -57,31 +68,52 @@ def make_schedule(
     columns_contiguous : the columns of a row have one distance, in every operand
     rows_contiguous    : rows follow each other without a gap, in every operand
     two_phases : the elements are read a second time after the statistics are known
+    per_element, accumulates : of the layout
     """
-    interleaved = columns_contiguous and (
-        (geometry.inner < SHORT_RUN and geometry.outer >= FEW_ROWS) or (geometry.inner < 16 and geometry.outer > 1)
-    )
+    short = geometry.inner < SHORT_RUN and geometry.outer >= FEW_ROWS
+    interleaved = columns_contiguous and (short or (geometry.inner < 16 and geometry.outer > 1))
+    if per_element and geometry.inner > 1:
+        interleaved = False
     parallel = n_threads > 1 and geometry.size >= PARALLEL_ELEMENTS
     stream = may_stream and traffic_bytes > last_level_cache_bytes() and streaming_stores_pay()
-    make = _interleaved if interleaved else _planar
-    return make(geometry, compute_bytes, n_threads, parallel, stream, rows_contiguous, two_phases)
+    if interleaved:
+        schedule = _interleaved(geometry, compute_bytes, parallel, stream, rows_contiguous and not per_element, two_phases)
+        if accumulates and per_element:  # a row's parameter gradient is summed over the columns of a tile
+            units = geometry.batch * -(-geometry.columns // schedule.columns)
+            schedule = schedule._replace(fused=True, cuts=1, chunks=_chunks(units, geometry.size))
+        return schedule
+    schedule = _planar(geometry, compute_bytes, n_threads, parallel, stream, two_phases)
+    if accumulates and (per_element or (geometry.run == 1 and geometry.inner > 1)):
+        return _accumulating(schedule, geometry, per_element)
+    return schedule
 
 
-def _planar(
-    geometry: Geometry, compute_bytes: int, n_threads: int, parallel: bool, stream: bool, rows_contiguous: bool, two_phases: bool
-) -> Schedule:
-    elements = geometry.outer * geometry.inner
-    cuts = max(1, min(MAX_CUTS, elements // CUT_ELEMENTS))
+def _planar(geometry: Geometry, compute_bytes: int, n_threads: int, parallel: bool, stream: bool, two_phases: bool) -> Schedule:
+    cuts = max(1, min(MAX_CUTS, geometry.elements // CUT_ELEMENTS))
     statistics = geometry.statistics
     balanced = not parallel or statistics >= 4 * n_threads or statistics % n_threads == 0
-    fused = two_phases and balanced
+    tile = TILE_BYTES // compute_bytes
+    # Longer runs than a tile are summed in other pieces than by the split path: never a matter of threads.
+    rows = two_phases and geometry.outer == 1 and geometry.inner <= (tile if stream else ROW_TILES * tile)
+    fused = rows or (two_phases and balanced)
     units = statistics if fused else statistics * cuts
-    return Schedule(True, fused, parallel, stream, cuts, _chunks(units, geometry.size), 0, 1, TILE_BYTES // compute_bytes)
+    return Schedule(True, rows, fused, parallel, stream, cuts, _chunks(units, geometry.size), 0, 1, tile)
 
 
-def _interleaved(
-    geometry: Geometry, compute_bytes: int, n_threads: int, parallel: bool, stream: bool, rows_contiguous: bool, two_phases: bool
-) -> Schedule:
+def _accumulating(schedule: Schedule, geometry: Geometry, per_element: bool) -> Schedule:
+    """Parameter gradients are sums over statistics: kept per chunk, or chunks are ranges of elements."""
+    statistics = geometry.statistics
+    if geometry.size < PARALLEL_ELEMENTS:
+        return schedule._replace(fused=True, cuts=1, chunks=1)
+    if not per_element:  # parameters are fewer than the elements of a statistic
+        return schedule._replace(fused=True, cuts=1, chunks=min(64, statistics))
+    if statistics >= MANY_STATISTICS:
+        return schedule._replace(fused=True, cuts=1, chunks=min(64, statistics // ROWS_OF_SUMS))
+    cuts = max(1, min(MAX_CUTS, geometry.elements // 1024))
+    return schedule._replace(fused=False, rows=False, cuts=cuts, chunks=cuts)
+
+
+def _interleaved(geometry: Geometry, compute_bytes: int, parallel: bool, stream: bool, foldable: bool, two_phases: bool) -> Schedule:
     widest = ROW_BYTES // compute_bytes
     columns = geometry.columns
     if columns > widest:  # tiles of equal width that do not cut a statistic
@@ -90,12 +122,13 @@ def _interleaved(
     tiles = -(-geometry.columns // columns)
     small = geometry.size < PARALLEL_ELEMENTS
     tile_bytes = geometry.outer * columns * compute_bytes
-    fused = two_phases and (small or (geometry.batch * tiles >= 16 and tile_bytes <= L2_BYTES))
+    fused = two_phases and (small or (geometry.batch * tiles >= FUSED_TILES and tile_bytes <= L2_BYTES))
     cuts = 1 if fused else max(1, min(MAX_CUTS, geometry.size // 131072 // (geometry.batch * tiles), geometry.outer // 512))
     fold = 1
-    if rows_contiguous and tiles == 1:
+    if foldable and tiles == 1:
         fold = _fold(columns, geometry.outer // cuts, widest)
-    return Schedule(False, fused, parallel, stream, cuts, _chunks(geometry.batch * tiles * cuts, geometry.size), columns, fold, widest)
+    chunks = _chunks(geometry.batch * tiles * cuts, geometry.size)
+    return Schedule(False, False, fused, parallel, stream, cuts, chunks, columns, fold, widest)
 
 
 def _fold(columns: int, rows: int, widest: int) -> int:

@@ -18,6 +18,6 @@ WIDTH = 11
 # An operand's row: index (or byte) of its first element and distances along b, o, c, i.
 START, STEP_BATCH, STEP_OUTER, STEP_CHANNEL, STEP_INNER = 0, 1, 2, 3, 4
 
-# Rows.
-PROBLEM, SRC, OUT, EXTRA, GRAD, GRAD_EXTRA = 0, 1, 2, 3, 4, 5
-N_ROWS = 6
+# Rows. PARAM is where the parameters of element (b, o, c, i) stand, if no two elements of a run share them.
+PROBLEM, SRC, OUT, EXTRA, GRAD, GRAD_EXTRA, PARAM = 0, 1, 2, 3, 4, 5, 6
+N_ROWS = 7

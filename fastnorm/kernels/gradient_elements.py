@@ -1,0 +1,196 @@
+"""Backward where every element of a statistic has parameters of its own: layer and RMS norm.
+
+mean   : float64 (batch * channel,), or None where deviations are from zero (RMS norm)
+rstd   : float64 (batch * channel,)
+totals : float64 (parts, 2, parameters): what a part of the statistics, or of the columns, adds to dgamma and dbeta
+sums   : float64 (2, batch * channel), of the weighted gradient and of its product with the deviation
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from fastnorm._jit import chunk_body, driver, loop, parallel_driver
+from fastnorm.element.bits import fence, wide_vectors
+from fastnorm.element.gradient import GradientSums, add_sums, mean_terms
+from fastnorm.element.parameters import gain_of, shift_of
+from fastnorm.element.storage import as_compute, cut, flush, row, zero_of
+from fastnorm.kernels.apply import mean_parts
+from fastnorm.kernels.columns import ROWS, add_run, clear
+from fastnorm.kernels.scratch import staging, vectors
+from fastnorm.kernels.tile import gradient_of_run, gradient_sums_and_parameters
+from fastnorm.kernels.walk import elements_per_statistic, position, run_length, run_length_before, span
+from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, CUTS, GRAD, INNER, OUT, PARAM, PROBLEM, SRC, STREAM
+
+
+@loop
+def shift_sums(running, mean, start, n):
+    """Where the gradients of shifts are summed; RMS norm has none."""
+    if mean is None:
+        return None
+    return cut(row(running, 1), start, n)
+
+
+@loop
+def sums_of_elements(grad, src, mean, rstd, gamma, beta, activation, running, base, table, stat, begin, end):
+    """Of elements begin to end of a statistic; running (2, parameters from `base` on) collects their parameters' gradients."""
+    zero = zero_of(src)
+    channel, inner = table[PROBLEM, CHANNEL], table[PROBLEM, INNER]
+    b = stat // channel
+    c = stat - b * channel
+    high, low = mean_parts(zero, mean, None, stat)
+    scale = as_compute(zero, rstd[stat])
+    total = GradientSums(0.0, 0.0)
+    at = begin
+    while at < end:
+        o = at // inner
+        i = at - o * inner
+        n = run_length(table, i, end - at)
+        param = position(table, PARAM, b, o, c, i)
+        part = gradient_sums_and_parameters(
+            cut(grad, position(table, GRAD, b, o, c, i), n), cut(src, position(table, SRC, b, o, c, i), n), n,
+            high, low, scale, gain_of(gamma, param, n), shift_of(beta, zero, param, n), activation,
+            cut(row(running, 0), param - base, n), shift_sums(running, mean, param - base, n),
+        )  # fmt: skip
+        total = add_sums(total, part)
+        at += n
+    return total
+
+
+@loop
+def terms_about(mean, sums, count, rstd):
+    """Offset and slope; deviations from zero leave no offset."""
+    if mean is None:
+        return mean_terms(GradientSums(0.0, sums.product), count, rstd)
+    return mean_terms(sums, count, rstd)
+
+
+@loop
+def gradient_of_elements(grad, src, out, staged, mean, rstd, gamma, beta, activation, terms, table, stat, begin, end):
+    """Backwards: the sums have just been the other way."""
+    zero = zero_of(src)
+    channel, inner = table[PROBLEM, CHANNEL], table[PROBLEM, INNER]
+    b = stat // channel
+    c = stat - b * channel
+    high, low = mean_parts(zero, mean, None, stat)
+    scale = as_compute(zero, rstd[stat])
+    offset, slope = as_compute(zero, terms[0]), as_compute(zero, terms[1])
+    streaming = table[PROBLEM, STREAM] != 0
+    at = end
+    while at > begin:
+        o = (at - 1) // inner
+        n = run_length_before(table, at - o * inner, at - begin)
+        i = at - o * inner - n
+        param = position(table, PARAM, b, o, c, i)
+        place = position(table, OUT, b, o, c, i)
+        target = cut(staged, 0, n) if streaming else cut(out, place, n)
+        gradient_of_run(
+            cut(grad, position(table, GRAD, b, o, c, i), n), cut(src, position(table, SRC, b, o, c, i), n), None, target, None, n,
+            high, low, scale, gain_of(gamma, param, n), shift_of(beta, zero, param, n), offset, slope, activation,
+        )  # fmt: skip
+        if streaming:
+            flush(staged, out, place, n)
+        at -= n
+
+
+@loop
+def settle(totals, running, n):
+    """Float32 sums into float64 totals."""
+    for field in range(2):
+        add_run(row(totals, field), row(running, field), n)
+        clear(row(running, field), n)
+
+
+@chunk_body
+def elements_backward_chunk(grad, src, out, mean, rstd, gamma, beta, activation, totals, table, chunk):
+    """Whole statistics: the second sweep finds x and dy in cache."""
+    wide_vectors()
+    first, last = span(table[PROBLEM, BATCH] * table[PROBLEM, CHANNEL], table[PROBLEM, CHUNKS], chunk)
+    n, parameters = elements_per_statistic(table), totals.shape[2]
+    staged = staging(out)
+    running = vectors(zero_of(src), 2, parameters)
+    total = totals[chunk]
+    for field in range(2):
+        clear(row(running, field), parameters)
+        clear(row(total, field), parameters)
+    additions = n // parameters if n > parameters else 1
+    unsettled = 0
+    for stat in range(first, last):
+        sums = sums_of_elements(grad, src, mean, rstd, gamma, beta, activation, running, 0, table, stat, 0, n)
+        terms = terms_about(mean, sums, float(n), rstd[stat])
+        gradient_of_elements(grad, src, out, staged, mean, rstd, gamma, beta, activation, terms, table, stat, 0, n)
+        unsettled += additions
+        if unsettled >= ROWS or stat + 1 == last:
+            settle(total, running, parameters)
+            unsettled = 0
+    fence()
+
+
+@driver
+def elements_backward_serial(grad, src, out, mean, rstd, gamma, beta, activation, totals, table):
+    for chunk in range(table[PROBLEM, CHUNKS]):
+        elements_backward_chunk(grad, src, out, mean, rstd, gamma, beta, activation, totals, table, chunk)
+
+
+@parallel_driver
+def elements_backward_parallel(grad, src, out, mean, rstd, gamma, beta, activation, totals, table):
+    for chunk in prange(table[PROBLEM, CHUNKS]):
+        elements_backward_chunk(grad, src, out, mean, rstd, gamma, beta, activation, totals, table, np.intp(chunk))
+
+
+@chunk_body
+def elements_sums_chunk(grad, src, mean, rstd, gamma, beta, activation, partial, totals, table, chunk):
+    """A range of elements of all statistics, and thereby all of their parameters' gradients."""
+    wide_vectors()
+    begin, end = span(elements_per_statistic(table), table[PROBLEM, CUTS], chunk)
+    n = end - begin
+    running = vectors(zero_of(src), 2, n)
+    for field in range(2):
+        clear(row(running, field), n)
+        clear(cut(row(totals[0], field), begin, n), n)
+    last = table[PROBLEM, BATCH] * table[PROBLEM, CHANNEL] - 1
+    for stat in range(last + 1):
+        sums = sums_of_elements(grad, src, mean, rstd, gamma, beta, activation, running, begin, table, stat, begin, end)
+        partial[chunk, 0, stat] = sums.grad
+        partial[chunk, 1, stat] = sums.product
+        if stat % ROWS == ROWS - 1 or stat == last:
+            for field in range(2):
+                add_run(cut(row(totals[0], field), begin, n), row(running, field), n)
+                clear(row(running, field), n)
+
+
+@driver
+def elements_sums_serial(grad, src, mean, rstd, gamma, beta, activation, partial, totals, table):
+    for chunk in range(table[PROBLEM, CHUNKS]):
+        elements_sums_chunk(grad, src, mean, rstd, gamma, beta, activation, partial, totals, table, chunk)
+
+
+@parallel_driver
+def elements_sums_parallel(grad, src, mean, rstd, gamma, beta, activation, partial, totals, table):
+    for chunk in prange(table[PROBLEM, CHUNKS]):
+        elements_sums_chunk(grad, src, mean, rstd, gamma, beta, activation, partial, totals, table, np.intp(chunk))
+
+
+@chunk_body
+def elements_gradient_chunk(grad, src, out, mean, rstd, gamma, beta, activation, sums, table, chunk):
+    wide_vectors()
+    n = elements_per_statistic(table)
+    begin, end = span(n, table[PROBLEM, CUTS], chunk)
+    staged = staging(out)
+    for stat in range(table[PROBLEM, BATCH] * table[PROBLEM, CHANNEL] - 1, -1, -1):
+        terms = terms_about(mean, GradientSums(sums[0, stat], sums[1, stat]), float(n), rstd[stat])
+        gradient_of_elements(grad, src, out, staged, mean, rstd, gamma, beta, activation, terms, table, stat, begin, end)
+    fence()
+
+
+@driver
+def elements_gradient_serial(grad, src, out, mean, rstd, gamma, beta, activation, sums, table):
+    for chunk in range(table[PROBLEM, CHUNKS]):
+        elements_gradient_chunk(grad, src, out, mean, rstd, gamma, beta, activation, sums, table, chunk)
+
+
+@parallel_driver
+def elements_gradient_parallel(grad, src, out, mean, rstd, gamma, beta, activation, sums, table):
+    for chunk in prange(table[PROBLEM, CHUNKS]):
+        elements_gradient_chunk(grad, src, out, mean, rstd, gamma, beta, activation, sums, table, np.intp(chunk))

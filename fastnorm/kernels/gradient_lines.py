@@ -1,0 +1,132 @@
+"""Backward where every row of the columns has parameters of its own: layer and RMS norm over an outer axis.
+
+mean, rstd : as in `gradient_elements`
+totals     : float64 (batch * column tiles, 2, rows): what a tile's columns add to dgamma and dbeta
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from fastnorm._jit import chunk_body, driver, loop, parallel_driver
+from fastnorm.element.affine import centred
+from fastnorm.element.bits import compact, fence, wide_vectors
+from fastnorm.element.gradient import GradientSums, weighted
+from fastnorm.element.parameters import gain_at, shifts_at
+from fastnorm.element.storage import as_compute, cut, flush, load, row, zero_of
+from fastnorm.kernels.apply import put_mean_parts
+from fastnorm.kernels.columns import ROWS, add_run, clear
+from fastnorm.kernels.gradient_columns import gradient_of_row
+from fastnorm.kernels.gradient_elements import terms_about
+from fastnorm.kernels.scratch import staging, vectors
+from fastnorm.kernels.tile import gradient_into
+from fastnorm.kernels.walk import column_place, span, tile_of_columns, units_of_columns
+from fastnorm.plan.table import CHANNEL, CHUNKS, COLUMNS, GRAD, OUT, OUTER, PROBLEM, SRC, STREAM
+
+
+@chunk_body
+def line_parameters(parameters, table, b, column, n, mean, rstd):
+    """Fill high, low, scale of a column tile; no shift: it belongs to rows."""
+    wide_vectors()
+    highs, lows, scales = row(parameters, 0), row(parameters, 1), row(parameters, 2)
+    zero = zero_of(highs)
+    first = b * table[PROBLEM, CHANNEL] + column
+    for i in range(n):
+        put_mean_parts(highs, lows, i, zero, mean, None, first + i)
+        scales[i] = as_compute(zero, rstd[first + i])
+
+
+@chunk_body
+def line_terms(parameters, table, b, column, n, mean, rstd, totals):
+    """Fill offset and slope of a column tile."""
+    wide_vectors()
+    offsets, slopes = row(parameters, 4), row(parameters, 5)
+    zero = zero_of(offsets)
+    first = b * table[PROBLEM, CHANNEL] + column
+    count = float(table[PROBLEM, OUTER])
+    for i in range(n):
+        offset, slope = terms_about(mean, GradientSums(totals[0, i], totals[1, i]), count, rstd[first + i])
+        offsets[i] = as_compute(zero, offset)
+        slopes[i] = as_compute(zero, slope)
+
+
+@chunk_body
+def sums_of_line(grad, run, n, high, low, scale, gain, shift, activation, total, product):
+    """Add a row to the sums of its columns; returns its own, of the gradients of its shift and scale."""
+    wide_vectors()
+    of_shift = zero_of(run)
+    of_gain = of_shift
+    for i in range(n):
+        d = centred(load(run, i), high[i], low[i])
+        g = gradient_into(grad, run, None, i, d, scale[i], gain, shift, activation)
+        of_shift += g
+        of_gain += g * (d * scale[i])
+        w = weighted(g, gain)
+        total[i] += w
+        product[i] += w * d
+    return GradientSums(float(of_shift), float(of_gain))
+
+
+@loop
+def sums_of_lines(grad, src, parameters, gamma, beta, activation, table, b, column, n, running, totals, of_rows):
+    """Fill totals (2, columns) and of_rows (2, rows), float64."""
+    high, low, scale = row(parameters, 0), row(parameters, 1), row(parameters, 2)
+    zero = zero_of(high)
+    outer = table[PROBLEM, OUTER]
+    for field in range(2):
+        clear(row(running, field), n)
+        clear(row(totals, field), n)
+    for o in range(outer):
+        line = cut(src, column_place(table, SRC, b, o, column), n)
+        run_grad = cut(grad, column_place(table, GRAD, b, o, column), n)
+        gain, of_beta = gain_at(gamma, o), shifts_at(beta, zero, o)
+        own = sums_of_line(run_grad, line, n, high, low, scale, gain, of_beta, activation, row(running, 0), row(running, 1))
+        of_rows[0, o] = own.product
+        of_rows[1, o] = own.grad
+        if o % ROWS == ROWS - 1 or o + 1 == outer:
+            for field in range(2):
+                add_run(row(totals, field), row(running, field), n)
+                clear(row(running, field), n)
+
+
+@chunk_body
+def lines_backward_chunk(grad, src, out, mean, rstd, gamma, beta, activation, totals, table, chunk):
+    """Whole column tiles, each with all its rows."""
+    compact()
+    first, last = span(units_of_columns(table), table[PROBLEM, CHUNKS], chunk)
+    width, outer = table[PROBLEM, COLUMNS], table[PROBLEM, OUTER]
+    streaming = table[PROBLEM, STREAM] != 0
+    staged = staging(out)
+    parameters = vectors(zero_of(src), 6, width)
+    running = vectors(zero_of(src), 2, width)
+    of_columns = vectors(0.0, 2, width)
+    high, low, scale = row(parameters, 0), row(parameters, 1), row(parameters, 2)
+    offset, slope, zero = row(parameters, 4), row(parameters, 5), zero_of(src)
+    for tile in range(first, last):
+        b, column, n = tile_of_columns(table, tile)
+        line_parameters(parameters, table, b, column, n, mean, rstd)
+        sums_of_lines(grad, src, parameters, gamma, beta, activation, table, b, column, n, running, of_columns, totals[tile])
+        line_terms(parameters, table, b, column, n, mean, rstd, of_columns)
+        for o in range(outer - 1, -1, -1):  # backwards: the sums ended there
+            place = column_place(table, OUT, b, o, column)
+            target = cut(staged, 0, n) if streaming else cut(out, place, n)
+            gradient_of_row(
+                cut(grad, column_place(table, GRAD, b, o, column), n), cut(src, column_place(table, SRC, b, o, column), n),
+                None, target, None, n, high, low, scale, gain_at(gamma, o), shifts_at(beta, zero, o), offset, slope, activation,
+            )  # fmt: skip
+            if streaming:
+                flush(staged, out, place, n)
+    fence()
+
+
+@driver
+def lines_backward_serial(grad, src, out, mean, rstd, gamma, beta, activation, totals, table):
+    for chunk in range(table[PROBLEM, CHUNKS]):
+        lines_backward_chunk(grad, src, out, mean, rstd, gamma, beta, activation, totals, table, chunk)
+
+
+@parallel_driver
+def lines_backward_parallel(grad, src, out, mean, rstd, gamma, beta, activation, totals, table):
+    for chunk in prange(table[PROBLEM, CHUNKS]):
+        lines_backward_chunk(grad, src, out, mean, rstd, gamma, beta, activation, totals, table, np.intp(chunk))

@@ -1,0 +1,340 @@
+"""Group and instance normalization: forward, backward."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastnorm.ops import passes
+from fastnorm.ops.door import activation_tag, apart, check_activation, gradient_dtype, output
+from fastnorm.ops.rows import statistic
+from fastnorm.plan.geometry import BATCH, KEPT, REDUCED, VARYING
+from fastnorm.plan.intake import as_array, eps_of, normalize_axis, operand, vector
+from fastnorm.plan.problem import Layout, Problem, arrange
+from fastnorm.runtime.threads import get_num_threads
+
+Array = NDArray[Any]
+Vector = NDArray[np.float64]
+
+
+class GroupNorm(NamedTuple):
+    """Result of `group_norm` and `instance_norm` with ``return_stats=True``."""
+
+    y: Array
+    mean: Vector
+    rstd: Vector
+
+
+class GroupNormGradients(NamedTuple):
+    """Result of `group_norm_backward` and `instance_norm_backward`."""
+
+    dx: Array
+    dgamma: Array
+    dbeta: Array
+
+
+class _Groups(NamedTuple):
+    """The channel axis, how many channels it has, and into how many groups they fall."""
+
+    axis: int
+    channels: int
+    n: int
+
+    def split(self, array: Array | None) -> Array | None:
+        """The channel axis as groups and channels of a group: a view, whatever the strides."""
+        if array is None:
+            return None
+        shape, axis = array.shape, self.axis
+        step = array.strides[axis]
+        each = self.channels // self.n
+        strides = (*array.strides[:axis], step * each, step, *array.strides[axis + 1 :])
+        if array.flags.c_contiguous:
+            return array.reshape(*shape[:axis], self.n, each, *shape[axis + 1 :])
+        return np.lib.stride_tricks.as_strided(array, (*shape[:axis], self.n, each, *shape[axis + 1 :]), strides)
+
+    def plan(self, accumulates: bool, *operands: Array | None) -> Problem:
+        x = operands[0]
+        assert x is not None
+        layout = _layout(x.ndim + 1, self.axis, accumulates)
+        return arrange(layout, tuple(self.split(a) for a in operands), get_num_threads())
+
+
+@lru_cache(maxsize=256)
+def _layout(ndim: int, axis: int, accumulates: bool) -> Layout:
+    """Of arrays whose channel axis is split into groups, `axis`, and channels of a group."""
+    labels = [REDUCED] * ndim
+    labels[0], labels[axis], labels[axis + 1] = BATCH, KEPT, VARYING
+    return Layout(tuple(labels), two_phases=True, batched=False, accumulates=accumulates)
+
+
+def _groups_of(x: Array, axis: Any, num_groups: Any = None) -> _Groups:
+    """Raises AxisError, TypeError, ValueError. Without a number of groups every channel is one."""
+    if x.ndim < 2:
+        raise np.exceptions.AxisError(f"x has {x.ndim} dimensions but axis 0 is its samples and another its channels; pass at least two")
+    index = normalize_axis(axis, x.ndim)
+    if index == 0:
+        raise ValueError(f"axis is {axis!r}, the samples of x, but must name its channels; pass 1 for (N, C, ...) or -1 for (N, ..., C)")
+    channels = x.shape[index]
+    if num_groups is None:
+        return _Groups(index, channels, max(channels, 1))
+    if isinstance(num_groups, bool) or not hasattr(num_groups, "__index__"):
+        raise TypeError(f"num_groups must be an integer, got {num_groups!r}")
+    n = num_groups.__index__()
+    if n < 1 or channels % n:
+        raise ValueError(f"num_groups is {n} but axis {index} of x has {channels} channels; pass a divisor of {channels}")
+    return _Groups(index, channels, n)
+
+
+def _forward(x: ArrayLike, num_groups: Any, gamma: Any, beta: Any, axis: Any, eps: Any, activation: str | None, out: Any) -> GroupNorm:
+    x = as_array("x", x)
+    groups = _groups_of(x, axis, num_groups)
+    scale, shift = vector("gamma", gamma, groups.channels, groups.axis), vector("beta", beta, groups.channels, groups.axis)
+    eps = eps_of(eps)
+    check_activation(activation)
+    target = output("out", out, x, (x,))
+    shape = (x.shape[0], groups.n if groups.channels else 0)
+    if x.size == 0:
+        return GroupNorm(target.wanted, np.full(shape, np.nan), np.full(shape, np.nan))
+    if out is not None:
+        scale, shift = apart(scale, target), apart(shift, target)
+    problem = groups.plan(False, x, target.computed, None, None, None)
+    weights = passes.weights(problem, x, scale), passes.weights(problem, x, shift)
+    stats = passes.normalize(problem, *weights, eps, activation_tag(activation))
+    problem.finish()
+    return GroupNorm(target.deliver(), stats[0].reshape(shape), stats[3].reshape(shape))
+
+
+def _backward(
+    dy: ArrayLike, x: ArrayLike, num_groups: Any, mean: Any, rstd: Any, gamma: Any, axis: Any,
+    activation: str | None, beta: Any, out: Any, source: str,
+) -> GroupNormGradients:  # fmt: skip
+    x = as_array("x", x)
+    groups = _groups_of(x, axis, num_groups)
+    shape = (x.shape[0], groups.n if groups.channels else 0)
+    grad = operand("dy", dy, x.shape)
+    centre, spread = statistic("mean", mean, shape, source), statistic("rstd", rstd, shape, source)
+    scale, shift = vector("gamma", gamma, groups.channels, groups.axis), vector("beta", beta, groups.channels, groups.axis)
+    check_activation(activation)
+    target = output("out", out, x, (x, grad))
+    param_dtype = gradient_dtype(gamma)
+    if x.size == 0:
+        return GroupNormGradients(target.wanted, np.zeros(groups.channels, param_dtype), np.zeros(groups.channels, param_dtype))
+    if out is not None:
+        centre, spread, scale, shift = (apart(p, target) for p in (centre, spread, scale, shift))
+    problem = groups.plan(True, x, target.computed, None, grad, None)
+    weights = passes.weights(problem, x, scale), passes.weights(problem, x, shift)
+    gradient = passes.element_gradient if problem.per_element else passes.gradient
+    dgamma, dbeta = gradient(problem, centre.reshape(-1), spread.reshape(-1), *weights, activation_tag(activation))
+    problem.finish()
+    return GroupNormGradients(target.deliver(), dgamma.astype(param_dtype, copy=False), dbeta.astype(param_dtype, copy=False))
+
+
+def group_norm(
+    x: ArrayLike,
+    num_groups: int,
+    gamma: ArrayLike | None = None,
+    beta: ArrayLike | None = None,
+    *,
+    axis: int = 1,
+    eps: float = 1e-5,
+    activation: str | None = None,
+    return_stats: bool = False,
+    out: Array | None = None,
+) -> Any:
+    """Group normalization.
+
+    ``y = activation((x - mean) * rstd * gamma + beta)``, mean and variance of every sample over groups of
+    neighbouring channels and all further axes.
+
+    Parameters
+    ----------
+    x : array_like
+        At least two dimensions, axis 0 the samples: (N, C, H, W) with ``axis=1``, (N, H, W, C) with ``-1``, of any rank.
+    num_groups : int
+        A divisor of the number of channels.
+    gamma, beta : array_like (C,), optional
+        Learned scale and shift, of any float dtype.
+    axis : int
+        The channel axis, not 0.
+    eps : float
+        Added to the variance inside the square root.
+    activation : {None, "relu", "leaky_relu", "silu", "gelu", "gelu_tanh"}
+    return_stats : bool
+        Whether to return mean and rstd too, which backward needs.
+    out : array, same shape as x, optional
+        Receives `y`; may be `x` itself.
+
+    Returns
+    -------
+    y : array like x
+        Of the dtype of x (float64 for integers).
+    mean, rstd : float64 array (N, num_groups)
+        With `return_stats`.
+
+    Raises
+    ------
+    ValueError, TypeError, numpy.exceptions.AxisError
+        Before anything is written.
+
+    Notes
+    -----
+    Source: Wu, He 2018, equations 1, 2 and 7.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnorm as fn
+    >>> fn.group_norm(np.array([[1.0, 3.0, 10.0, 30.0]]), 2, eps=0.0)
+    array([[-1.,  1., -1.,  1.]])
+    """
+    result = _forward(x, num_groups, gamma, beta, axis, eps, activation, out)
+    return result if return_stats else result.y
+
+
+def group_norm_backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    num_groups: int,
+    mean: ArrayLike,
+    rstd: ArrayLike,
+    gamma: ArrayLike | None = None,
+    *,
+    axis: int = 1,
+    activation: str | None = None,
+    beta: ArrayLike | None = None,
+    out: Array | None = None,
+) -> GroupNormGradients:
+    """Gradients of group normalization.
+
+    Parameters
+    ----------
+    dy : array_like, same shape as x
+        Gradient of the loss with respect to `y`.
+    x : array_like
+        Input of the forward pass.
+    mean, rstd : array_like (N, num_groups)
+        As `group_norm` returned them.
+    num_groups, gamma, axis, activation, beta
+        As in the forward pass; `beta` matters only to an activation, whose argument is computed again.
+    out : array like x, optional
+        Receives `dx`; may be `dy` or `x` itself.
+
+    Returns
+    -------
+    dx : array like x
+    dgamma, dbeta : array (C,)
+        float64, or the float dtype of gamma.
+
+    Raises
+    ------
+    ValueError, TypeError, numpy.exceptions.AxisError
+        Before anything is written.
+
+    Notes
+    -----
+    ``dx = rstd * (g - mean(g) - xhat * mean(g * xhat))`` with ``g = dy * gamma``, means over a group.
+    Source: Wu, He 2018, differentiated as in Ioffe, Szegedy 2015, section 3.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnorm as fn
+    >>> x = np.array([[1.0, 3.0, 10.0, 30.0]])
+    >>> y, mean, rstd = fn.group_norm(x, 2, eps=0.0, return_stats=True)
+    >>> fn.group_norm_backward(np.ones((1, 4)), x, 2, mean, rstd).dgamma
+    array([-1.,  1., -1.,  1.])
+    """
+    return _backward(dy, x, num_groups, mean, rstd, gamma, axis, activation, beta, out, "group_norm")
+
+
+def instance_norm(
+    x: ArrayLike,
+    gamma: ArrayLike | None = None,
+    beta: ArrayLike | None = None,
+    *,
+    axis: int = 1,
+    eps: float = 1e-5,
+    activation: str | None = None,
+    return_stats: bool = False,
+    out: Array | None = None,
+) -> Any:
+    """Instance normalization: group normalization with a group for every channel.
+
+    Parameters
+    ----------
+    x, gamma, beta, axis, eps, activation, return_stats, out
+        As in `group_norm`.
+
+    Returns
+    -------
+    y : array like x
+        Of one value per instance: activation(beta).
+    mean, rstd : float64 array (N, C)
+        With `return_stats`.
+
+    Raises
+    ------
+    ValueError, TypeError, numpy.exceptions.AxisError
+        Before anything is written.
+
+    Notes
+    -----
+    Source: Ulyanov, Vedaldi, Lempitsky 2016, equation 4.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnorm as fn
+    >>> fn.instance_norm(np.array([[[1.0, 3.0], [10.0, 30.0]]]), eps=0.0)
+    array([[[-1.,  1.],
+            [-1.,  1.]]])
+    """
+    result = _forward(x, None, gamma, beta, axis, eps, activation, out)
+    return result if return_stats else result.y
+
+
+def instance_norm_backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    mean: ArrayLike,
+    rstd: ArrayLike,
+    gamma: ArrayLike | None = None,
+    *,
+    axis: int = 1,
+    activation: str | None = None,
+    beta: ArrayLike | None = None,
+    out: Array | None = None,
+) -> GroupNormGradients:
+    """Gradients of instance normalization.
+
+    Parameters
+    ----------
+    dy, x, gamma, axis, activation, beta, out
+        As in `group_norm_backward`.
+    mean, rstd : array_like (N, C)
+        As `instance_norm` returned them.
+
+    Returns
+    -------
+    dx : array like x
+    dgamma, dbeta : array (C,)
+        float64, or the float dtype of gamma.
+
+    Raises
+    ------
+    ValueError, TypeError, numpy.exceptions.AxisError
+        Before anything is written.
+
+    Notes
+    -----
+    Source: Ulyanov, Vedaldi, Lempitsky 2016, differentiated as in Ioffe, Szegedy 2015, section 3.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnorm as fn
+    >>> x = np.array([[[1.0, 3.0], [10.0, 30.0]]])
+    >>> y, mean, rstd = fn.instance_norm(x, eps=0.0, return_stats=True)
+    >>> fn.instance_norm_backward(np.ones((1, 2, 2)), x, mean, rstd).dbeta
+    array([2., 2.])
+    """
+    return _backward(dy, x, None, mean, rstd, gamma, axis, activation, beta, out, "instance_norm")

@@ -1,0 +1,113 @@
+"""Calls that layer and RMS norm share: of one array, of a sum, backward."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastnorm.ops import passes
+from fastnorm.ops.door import Output, apart, gradient_dtype, output
+from fastnorm.ops.rows import Rows, parameter, rows_of, statistic
+from fastnorm.plan.intake import as_array, eps_of, operand
+
+Array = NDArray[Any]
+Vector = NDArray[np.float64]
+
+
+class Sum(NamedTuple):
+    """Result of `add_layer_norm` and `add_rms_norm`."""
+
+    y: Array
+    h: Array
+
+
+class _Call(NamedTuple):
+    """A checked call: what is normalized, into what, with which parameters; centre is None for RMS norm."""
+
+    rows: Rows
+    gamma: Array | None
+    beta: Array | None
+    eps: float
+    centre: int | None
+
+    def statistics_of_nothing(self) -> tuple[Vector, Vector]:
+        return np.full(self.rows.kept_shape, np.nan), np.full(self.rows.kept_shape, np.nan)
+
+    def normalize(self, x: Array, target: Output, addend: Array | None = None, total: Output | None = None) -> tuple[Vector, Vector]:
+        """Write y, and the sum of x and addend, if there is one; returns mean and rstd."""
+        if x.size == 0:
+            return self.statistics_of_nothing()
+        rows = self.rows
+        problem = rows.plan(rows.forward, x, target.computed, addend, None, None if total is None else total.computed)
+        if total is not None and not problem.schedule.rows:
+            # Two walks: statistics of several runs are not kept in L1 between the sum and its moments.
+            first = rows.plan(rows.forward, x, total.computed, addend, None, None)
+            passes.apply(first, None, None, np.ones(first.geometry.statistics), None, None, 0.0, None)
+            first.finish()
+            x, total = total.computed, None
+            problem = rows.plan(rows.forward, x, target.computed, None, None, None)
+        gamma = passes.weights(problem, x, rows.flat_parameter(problem, self.gamma))
+        beta = passes.weights(problem, x, rows.flat_parameter(problem, self.beta))
+        stats = passes.normalize(problem, gamma, beta, self.eps, None, self.centre, adds=total is not None)
+        problem.finish()
+        return rows.statistic(problem, stats[0]), rows.statistic(problem, stats[3])
+
+
+def _call(x: Array, gamma: Any, beta: Any, axis: Any, eps: Any, centre: int | None) -> _Call:
+    rows = rows_of(x, axis)
+    return _Call(rows, parameter("gamma", gamma, rows.shape), parameter("beta", beta, rows.shape), eps_of(eps), centre)
+
+
+def single(x: ArrayLike, gamma: Any, beta: Any, axis: Any, eps: Any, out: Any, centre: int | None) -> tuple[Array, Vector, Vector]:
+    x = as_array("x", x)
+    call = _call(x, gamma, beta, axis, eps, centre)
+    target = output("out", out, x, (x,))
+    if out is not None:
+        call = call._replace(gamma=apart(call.gamma, target), beta=apart(call.beta, target))
+    mean, rstd = call.normalize(x, target)
+    return target.deliver(), mean, rstd
+
+
+def of_sum(
+    x: ArrayLike, residual: ArrayLike, gamma: Any, beta: Any, axis: Any, eps: Any, out: Any, centre: int | None
+) -> tuple[Array, Array, Vector, Vector]:
+    """y, the sum, and its mean and rstd."""
+    x = as_array("x", x)
+    addend = operand("residual", residual, x.shape)
+    call = _call(x, gamma, beta, axis, eps, centre)
+    if out is not None and not (isinstance(out, tuple | list) and len(out) == 2):
+        raise TypeError(f"out must be a pair of arrays (y, h), got {type(out).__name__}; pass None for one of them to have it made")
+    first, second = (None, None) if out is None else out
+    total = output("out[1]", second, x, (x, addend))
+    target = output("out[0]", first, x, (x, addend))
+    if np.may_share_memory(target.wanted, total.wanted):
+        raise ValueError("out has two arrays that share memory; pass one for y and another for h")
+    if out is not None:
+        call = call._replace(gamma=apart(call.gamma, target, total), beta=apart(call.beta, target, total))
+    mean, rstd = call.normalize(x, target, addend, total)
+    return target.deliver(), total.deliver(), mean, rstd
+
+
+def backward(dy: ArrayLike, x: ArrayLike, mean: Any, rstd: Any, gamma: Any, axis: Any, out: Any, source: str) -> tuple[Array, Array, Array]:
+    """dx, dgamma, dbeta. source : the function whose statistics these are."""
+    x = as_array("x", x)
+    rows = rows_of(x, axis)
+    grad = operand("dy", dy, x.shape)
+    scale = parameter("gamma", gamma, rows.shape)
+    spread = statistic("rstd", rstd, rows.kept_shape, source)
+    centre = None if source == "rms_norm" else statistic("mean", mean, rows.kept_shape, source)
+    target = output("out", out, x, (x, grad))
+    param_dtype = gradient_dtype(gamma)
+    if x.size == 0:
+        return target.wanted, np.zeros(rows.shape, param_dtype), np.zeros(rows.shape, param_dtype)
+    if out is not None:
+        centre, spread, scale = apart(centre, target), apart(spread, target), apart(scale, target)
+    problem = rows.plan(rows.backward, x, target.computed, None, grad, None)
+    flat_mean = None if centre is None else rows.flat_statistic(problem, centre)
+    weight = passes.weights(problem, x, rows.flat_parameter(problem, scale))
+    dgamma, dbeta = passes.element_gradient(problem, flat_mean, rows.flat_statistic(problem, spread), weight, None, None)
+    problem.finish()
+    dgamma, dbeta = (rows.parameter(problem, g).astype(param_dtype, copy=False) for g in (dgamma, dbeta))
+    return target.deliver(), dgamma, dbeta
