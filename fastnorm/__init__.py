@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fastnorm.ops.batch import batch_norm as batch_norm
     from fastnorm.ops.batch import batch_norm_backward as batch_norm_backward
     from fastnorm.ops.batch import batch_norm_train as batch_norm_train
+    from fastnorm.ops.folding import fold_batch_norm as fold_batch_norm
     from fastnorm.ops.group import group_norm as group_norm
     from fastnorm.ops.group import group_norm_backward as group_norm_backward
     from fastnorm.ops.group import instance_norm as instance_norm
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from fastnorm.ops.layer import add_layer_norm as add_layer_norm
     from fastnorm.ops.layer import layer_norm as layer_norm
     from fastnorm.ops.layer import layer_norm_backward as layer_norm_backward
+    from fastnorm.ops.renorm import batch_renorm_backward as batch_renorm_backward
+    from fastnorm.ops.renorm import batch_renorm_train as batch_renorm_train
     from fastnorm.ops.rms import add_rms_norm as add_rms_norm
     from fastnorm.ops.rms import rms_norm as rms_norm
     from fastnorm.ops.rms import rms_norm_backward as rms_norm_backward
@@ -34,6 +37,9 @@ _HOME = {
     "batch_norm": "fastnorm.ops.batch",
     "batch_norm_backward": "fastnorm.ops.batch",
     "batch_norm_train": "fastnorm.ops.batch",
+    "batch_renorm_backward": "fastnorm.ops.renorm",
+    "batch_renorm_train": "fastnorm.ops.renorm",
+    "fold_batch_norm": "fastnorm.ops.folding",
     "group_norm": "fastnorm.ops.group",
     "group_norm_backward": "fastnorm.ops.group",
     "instance_norm": "fastnorm.ops.group",

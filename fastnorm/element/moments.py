@@ -62,9 +62,9 @@ def about_shift(count, shift, total, squares):
 
 
 @element
-def about_zero(count, squares):
-    """Moments about zero instead of the mean: what RMS norm divides by. They merge like the others."""
-    return Moments(count, 0.0, 0.0, squares)
+def lopsided(count, total, squares):
+    """Whether sums about a shift lose more than one bit of m2: the shift is a standard deviation off the mean."""
+    return 2.0 * total * total > count * squares
 
 
 @element

@@ -97,3 +97,13 @@ def only_with(operand, other):
 @variant(only_with)
 def _only_with(operand: Any, other: Any) -> Any:
     return (lambda operand, other: None) if other is types.none else (lambda operand, other: operand)
+
+
+def either(operand, other):
+    """The operand, or the other if there is none."""
+    raise NotImplementedError
+
+
+@variant(either)
+def _either(operand: Any, other: Any) -> Any:
+    return (lambda operand, other: other) if operand is types.none else (lambda operand, other: operand)

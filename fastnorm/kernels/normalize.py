@@ -10,13 +10,13 @@ from numba import prange
 
 from fastnorm._jit import chunk_body, driver, loop, parallel_driver
 from fastnorm.element.bits import compact, fence, wide_vectors
-from fastnorm.element.moments import EMPTY, merge
-from fastnorm.element.parameters import gain_of, only_with, only_without, shift_of
+from fastnorm.element.moments import EMPTY, about_shift, merge, reciprocal_std, rounded_mean, variance
+from fastnorm.element.parameters import either, gain_of, only_with, only_without, shift_of
 from fastnorm.element.storage import cut, flush, row, subrun, zero_of
 from fastnorm.kernels.apply import apply_to_block, apply_to_span, column_parameters, mean_parts, parameters_of
 from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, moments_of_block, moments_of_span, record, record_columns
 from fastnorm.kernels.scratch import staging, vectors
-from fastnorm.kernels.tile import moments_about, normalize_run, sum_of_runs
+from fastnorm.kernels.tile import normalize_run, sum_of_runs, sums_about_guess
 from fastnorm.kernels.walk import elements_per_statistic, position, span, tile_of_columns, units_of_columns
 from fastnorm.plan.table import (
     BATCH,
@@ -35,6 +35,7 @@ from fastnorm.plan.table import (
     RUN,
     SRC,
     STREAM,
+    TILE,
 )
 
 
@@ -81,46 +82,82 @@ def planar_normalize_parallel(src, residual, out, stats, gamma, beta, centre, ep
 
 
 @loop
-def normalize_line(line, residual, target, stats, stat, mean, low, gamma, beta, activation, table, b, c):
+def normalize_line(line, residual, target, rstd, high, low, gamma, beta, activation, table, b, c, pieces, length):
     """One run that is a whole statistic: in pieces that share their parameters."""
-    inner, run = table[PROBLEM, INNER], table[PROBLEM, RUN]
     param, zero = position(table, PARAM, b, 0, c, 0), zero_of(line)
-    length = inner if run == 1 else run
-    high, rest = mean_parts(zero, mean, low, stat)
-    for k in range(inner // length):
+    for k in range(pieces):
         i = k * length
-        scale, shift = parameters_of(zero, stats[RSTD, stat], gamma, beta, param + k)
+        scale, shift = parameters_of(zero, rstd, gamma, beta, param + k)
         gain, shifts = gain_of(gamma, param, length), shift_of(beta, shift, param, length)
         extra = cut(residual, position(table, EXTRA, b, 0, c, i), length)
-        normalize_run(subrun(line, i, length), extra, subrun(target, i, length), length, high, rest, scale, gain, shifts, activation)
+        normalize_run(subrun(line, i, length), extra, subrun(target, i, length), length, high, low, scale, gain, shifts, activation)
+
+
+@loop
+def sums_of_row(src, addend, total, stats, centre, table, stat, b, c, inner):
+    """Sums of a row, or of its sum with the addend, about a shift: for `settle_rows`."""
+    line = cut(src, position(table, SRC, b, 0, c, 0), inner)
+    added = cut(addend, position(table, EXTRA, b, 0, c, 0), inner)
+    whole = sum_of_runs(line, added, cut(total, position(table, GRAD_EXTRA, b, 0, c, 0), inner), inner)
+    stats[MEAN, stat], stats[LOW, stat], stats[VARIANCE, stat] = sums_about_guess(centre, whole, inner)
+
+
+@loop
+def settle_rows(stats, first, n, inner, eps):
+    """From shift, sum and sum of squares to statistics, in place: vectorized, row by row it was 40 % of a short row."""
+    means, lows = cut(row(stats, MEAN), first, n), cut(row(stats, LOW), first, n)
+    variances, rstds = cut(row(stats, VARIANCE), first, n), cut(row(stats, RSTD), first, n)
+    count = float(inner)
+    for k in range(n):
+        moments = about_shift(count, means[k], lows[k], variances[k])
+        var = variance(moments)
+        means[k], lows[k] = rounded_mean(moments)
+        variances[k] = var
+        rstds[k] = reciprocal_std(var, eps)
+
+
+@loop
+def next_statistic(b, c, channel):
+    """A division takes 40 to 90 cycles, as long as the arithmetic of 256 elements."""
+    return (b + 1, 0) if c + 1 == channel else (b, c + 1)
 
 
 @chunk_body
 def rows_normalize_chunk(src, extra, out, total, stats, gamma, beta, centre, eps, activation, table, chunk):
-    """A statistic is one run, which stays in L1 from its moments to its output.
+    """A statistic is one run; a block of them stays in L1 from the moments to the output.
 
     extra : None or the residual, to be added to the output
     total : None, or the sum of source and `extra` is written to it and normalized instead
     """
     wide_vectors()
     residual, addend = only_without(extra, total), only_with(extra, total)
-    channel, inner = table[PROBLEM, CHANNEL], table[PROBLEM, INNER]
+    channel, inner, run = table[PROBLEM, CHANNEL], table[PROBLEM, INNER], table[PROBLEM, RUN]
     first, last = span(table[PROBLEM, BATCH] * channel, table[PROBLEM, CHUNKS], chunk)
     streaming = table[PROBLEM, STREAM] != 0
-    staged = staging(out)
+    length = inner if run == 1 else run
+    pieces = inner // length
+    block = max(1, table[PROBLEM, TILE] // inner)
+    staged, zero = staging(out), zero_of(src)
     mean, low = means_of(stats, centre)
-    for stat in range(first, last):
-        b = stat // channel
-        c = stat - b * channel
-        line = cut(src, position(table, SRC, b, 0, c, 0), inner)
-        added = cut(addend, position(table, EXTRA, b, 0, c, 0), inner)
-        whole = sum_of_runs(line, added, cut(total, position(table, GRAD_EXTRA, b, 0, c, 0), inner), inner)
-        record(stats, stat, moments_about(centre, whole, inner), eps)
-        place = position(table, OUT, b, 0, c, 0)
-        target = cut(staged, 0, inner) if streaming else cut(out, place, inner)
-        normalize_line(whole, residual, target, stats, stat, mean, low, gamma, beta, activation, table, b, c)
-        if streaming:
-            flush(staged, out, place, inner)
+    b = first // channel
+    c = first - b * channel
+    for begin in range(first, last, block):
+        end = min(begin + block, last)
+        of_b, of_c = b, c
+        for stat in range(begin, end):
+            sums_of_row(src, addend, total, stats, centre, table, stat, of_b, of_c, inner)
+            of_b, of_c = next_statistic(of_b, of_c, channel)
+        settle_rows(stats, begin, end - begin, inner, eps)
+        for stat in range(begin, end):
+            high, rest = mean_parts(zero, mean, low, stat)
+            place = position(table, OUT, b, 0, c, 0)
+            target = cut(staged, 0, inner) if streaming else cut(out, place, inner)
+            whole = cut(src, position(table, SRC, b, 0, c, 0), inner)
+            whole = either(cut(total, position(table, GRAD_EXTRA, b, 0, c, 0), inner), whole)
+            normalize_line(whole, residual, target, stats[RSTD, stat], high, rest, gamma, beta, activation, table, b, c, pieces, length)
+            if streaming:
+                flush(staged, out, place, inner)
+            b, c = next_statistic(b, c, channel)
     fence()
 
 

@@ -6,57 +6,84 @@ from fastnorm._jit import loop
 from fastnorm.element.activation import activate, derivative
 from fastnorm.element.affine import affine, centred, distance
 from fastnorm.element.gradient import GradientSums, input_gradient, weighted
-from fastnorm.element.moments import about_shift, about_zero
+from fastnorm.element.moments import about_shift, lopsided
 from fastnorm.element.storage import as_compute, at, load, store, zero_of
 
 # Elements whose squares are summed in float32: 16 to a vector lane. One outlier absorbs at most
 # 16 half roundings of its own square: 5e-7 of the variance.
 BLOCK = 1024
+# Elements whose mean is the first guess of all.
+FEW = 64
 
 
 @loop
 def moments_of_run(run, n):
-    """Two sweeps over L1: the mean of the run is the shift of the sums.
+    shift, total, squares = sums_about_mean(run, n)
+    return about_shift(float(n), shift, total, squares)
 
-    One read of DRAM, like the one-sweep formula, and stable; a Welford step per element has a division
-    on its critical path.
+
+@loop
+def sums_about_mean(run, n):
+    """A shift and the sums of d and d*d, where d = x - shift; float64.
+
+    The shift is the mean of the first elements, or the mean of all, should that be far off: nearly always one
+    sweep, 1.2 times as fast in cache as summing about the mean of all from the start. A Welford step per element
+    has a division on its critical path.
     """
     zero = zero_of(run)
     first = load(run, 0)
+    few = min(n, FEW)
     total = zero
-    for i in range(n):
+    for i in range(few):
         total += distance(load(run, i), first)
-    shift = first + total / as_compute(zero, n)
+    shift = first + total / as_compute(zero, few)
+    total64, squares64 = sums_about(run, n, shift)
+    if lopsided(float(n), total64, squares64):
+        shift += as_compute(zero, total64 / float(n))
+        total64, squares64 = sums_about(run, n, shift)
+    return float(shift), total64, squares64
+
+
+@loop
+def sums_about(run, n, shift):
+    """Of d and d*d, where d = x - shift."""
     total64 = 0.0
     squares64 = 0.0
     for begin in range(0, n, BLOCK):
-        total = zero
-        squares = zero
+        total = zero_of(run)
+        squares = total
         for i in range(begin, min(begin + BLOCK, n)):
             d = distance(load(run, i), shift)
             total += d
             squares += d * d
         total64 += float(total)
         squares64 += float(squares)
-    return about_shift(float(n), float(shift), total64, squares64)
+    return total64, squares64
 
 
 @loop
 def squares_of_run(run, n):
-    """Moments about zero. In float64: the square of 1e21 is no float32, and the loop waits for memory anyway."""
+    """In float64: the square of 1e21 is no float32, and the loop waits for memory anyway."""
     total = 0.0
     for i in range(n):
         value = float(load(run, i))
         total += value * value
-    return about_zero(float(n), total)
+    return total
+
+
+@loop
+def sums_about_guess(centre, run, n):
+    """As `sums_about_mean`; about zero where `centre` is None."""
+    if centre is None:
+        return 0.0, 0.0, squares_of_run(run, n)
+    return sums_about_mean(run, n)
 
 
 @loop
 def moments_about(centre, run, n):
-    """centre : None, or anything for the mean."""
-    if centre is None:
-        return squares_of_run(run, n)
-    return moments_of_run(run, n)
+    """centre : None for moments about zero, anything for the mean"""
+    shift, total, squares = sums_about_guess(centre, run, n)
+    return about_shift(float(n), shift, total, squares)
 
 
 @loop

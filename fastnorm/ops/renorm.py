@@ -38,7 +38,7 @@ class BatchRenormGradients(NamedTuple):
     dbeta: Array
 
 
-class _Limits(NamedTuple):
+class Limits(NamedTuple):
     """How far the batch may be moved to the running statistics."""
 
     r: float
@@ -49,18 +49,22 @@ class _Limits(NamedTuple):
         mean, low, var = stats[:3]
         assert running.mean is not None
         assert running.var is not None
+        r, d = np.ones(var.size), np.zeros(var.size)
         with np.errstate(all="ignore"):  # a running variance of 0 gives inf, which is clipped
             sigma = np.sqrt(running.var.astype(np.float64) + eps)
-            r = np.clip(np.sqrt(var + eps) / sigma, 1.0 / self.r, self.r)
             distance = mean - running.mean.astype(np.float64)
             # What rounding the mean to float64 lost counts as well, but a running mean that is the rounded mean is no distance.
             distance += np.where(distance == 0.0, 0.0, low)
-            d = np.clip(distance / sigma, -self.d, self.d)
+            if self.r > 1.0:  # else running statistics of any value, NaN too, are without effect
+                r = np.clip(np.sqrt(var + eps) / sigma, 1.0 / self.r, self.r)
+            if self.d > 0.0:
+                d = np.clip(distance / sigma, -self.d, self.d)
         return r, d
 
 
-def _limits(r_max: Any, d_max: Any) -> _Limits:
-    return _Limits(
+def check_limits(r_max: Any, d_max: Any) -> Limits:
+    """Raises TypeError, ValueError."""
+    return Limits(
         number("r_max", r_max, 1.0, inf, "at least 1, the bound of r and 1/r; pass for example 3.0, or 1 for plain batch norm"),
         number("d_max", d_max, 0.0, inf, "at least 0, the bound of abs(d); pass for example 5.0, or 0 for plain batch norm"),
     )
@@ -152,7 +156,7 @@ def batch_renorm_train(
     x = as_array("x", x)
     axis, channels = channels_of(x, axis)
     scale, shift = vector("gamma", gamma, channels, axis), vector("beta", beta, channels, axis)
-    eps, limits = eps_of(eps), _limits(r_max, d_max)
+    eps, limits = eps_of(eps), check_limits(r_max, d_max)
     if running_mean is None or running_var is None:
         absent = "running_mean" if running_mean is None else "running_var"
         raise TypeError(f"{absent} is None but must be an array of shape ({channels},); pass one, or call batch_norm_train")
@@ -236,8 +240,7 @@ def batch_renorm_backward(
         saved = [apart(value, target) for value in saved]
     centre, spread, factor, offset = saved
     problem = arrange(channel_layout(x.ndim, axis, True), (x, target.computed, None, grad, None), get_num_threads())
-    weight = factor.copy() if scale is None else scale * factor
-    dgamma, dbeta = passes.gradient(problem, centre, spread, weight, None, None)
+    dgamma, dbeta = passes.gradient(problem, centre, spread, factor if scale is None else scale * factor, None, None)
     problem.finish()
     dgamma = factor * dgamma + offset * dbeta
     return BatchRenormGradients(target.deliver(), dgamma.astype(dtype, copy=False), dbeta.astype(dtype, copy=False))
