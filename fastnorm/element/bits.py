@@ -47,6 +47,24 @@ def compact(typing_context: Any) -> Any:
     return types.void(), generate
 
 
+def _scopes(builder: Any) -> Any:
+    """The scope of what kernels read, in a list. Named, so that linked modules share it."""
+    module = builder.module
+    domain = module.add_metadata([ir.MetaDataString(module, "fastnorm")])
+    return module.add_metadata([module.add_metadata([ir.MetaDataString(module, "sources"), domain])])
+
+
+def as_source(builder: Any, load: Any) -> Any:
+    """Mark a load as one that `as_result` stores are apart from."""
+    load.set_metadata("alias.scope", _scopes(builder))
+    return load
+
+
+def as_result(builder: Any, store: Any) -> None:
+    """Mark a store as apart from all `as_source` loads after it."""
+    store.set_metadata("noalias", _scopes(builder))
+
+
 @intrinsic
 def bits_to_single(typing_context: Any, bits: Any) -> Any:
     """float32 with the given 32 bits."""

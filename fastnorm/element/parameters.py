@@ -1,22 +1,21 @@
 """Learned scale and shift: numbers that a statistic's elements share, or vectors along its elements.
 
-A parameter is None, a plain vector with one number per (c, i // run), or `PerElement`.
+A parameter is None, a plain vector with one number per (c, i // run), or a vector in a tuple of its own: one
+number for every element of a run, in the compute dtype. (A tuple, because Numba takes 1 us to unpack a named one.)
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from numba.core import types
 
 from fastnorm._jit import variant
-from fastnorm.element.storage import cut, is_tagged
+from fastnorm.element.storage import cut
 
 
-class PerElement(NamedTuple):
-    """One number for every element of a run, in the compute dtype."""
-
-    values: Any
+def is_per_element(parameter: Any) -> bool:
+    return isinstance(parameter, types.BaseTuple)
 
 
 def number_of(parameter, index, absent):
@@ -38,8 +37,8 @@ def gain_of(parameter, start, n):
 
 @variant(gain_of)
 def _gain_of(parameter: Any, start: Any, n: Any) -> Any:
-    if is_tagged(parameter, PerElement):
-        return lambda parameter, start, n: cut(parameter.values, start, n)
+    if is_per_element(parameter):
+        return lambda parameter, start, n: cut(parameter[0], start, n)
     return lambda parameter, start, n: None
 
 
@@ -50,8 +49,8 @@ def shift_of(parameter, shared, start, n):
 
 @variant(shift_of)
 def _shift_of(parameter: Any, shared: Any, start: Any, n: Any) -> Any:
-    if is_tagged(parameter, PerElement):
-        return lambda parameter, shared, start, n: cut(parameter.values, start, n)
+    if is_per_element(parameter):
+        return lambda parameter, shared, start, n: cut(parameter[0], start, n)
     return lambda parameter, shared, start, n: shared
 
 
@@ -62,8 +61,8 @@ def gain_at(parameter, index):
 
 @variant(gain_at)
 def _gain_at(parameter: Any, index: Any) -> Any:
-    if is_tagged(parameter, PerElement):
-        return lambda parameter, index: parameter.values[index]
+    if is_per_element(parameter):
+        return lambda parameter, index: parameter[0][index]
     return lambda parameter, index: None
 
 
@@ -74,8 +73,8 @@ def shifts_at(parameter, vector, index):
 
 @variant(shifts_at)
 def _shifts_at(parameter: Any, vector: Any, index: Any) -> Any:
-    if is_tagged(parameter, PerElement):
-        return lambda parameter, vector, index: parameter.values[index]
+    if is_per_element(parameter):
+        return lambda parameter, vector, index: parameter[0][index]
     return lambda parameter, vector, index: vector
 
 
@@ -107,3 +106,14 @@ def either(operand, other):
 @variant(either)
 def _either(operand: Any, other: Any) -> Any:
     return (lambda operand, other: other) if operand is types.none else (lambda operand, other: operand)
+
+
+def shares_rows(gamma, beta):
+    """Whether all rows of columns have the same parameters."""
+    raise NotImplementedError
+
+
+@variant(shares_rows)
+def _shares_rows(gamma: Any, beta: Any) -> Any:
+    own = is_per_element(gamma) or is_per_element(beta)
+    return (lambda gamma, beta: False) if own else (lambda gamma, beta: True)

@@ -116,7 +116,7 @@ def load(typing_context: Any, run: Any, index: Any) -> Any:
             swapped = builder.extract_value(value, _SWAPPED)
             raw = bits.load_unaligned(builder, memory.data, _byte(builder, value, at), _raw_bits(run), swapped)
             return _decode(builder, run, raw)
-        element = builder.load(builder.gep(_array(context, builder, run, value).data, [at], inbounds=True))
+        element = bits.as_source(builder, builder.load(builder.gep(_array(context, builder, run, value).data, [at], inbounds=True)))
         if isinstance(run, types.Array) and isinstance(run.dtype, types.Float):
             return element
         return _decode(builder, run, element)
@@ -124,24 +124,33 @@ def load(typing_context: Any, run: Any, index: Any) -> Any:
     return compute_type(run)(run, types.intp), generate
 
 
-@intrinsic(prefer_literal=False)
-def store(typing_context: Any, run: Any, index: Any, value: Any) -> Any:
-    """Write one element of a run."""
+def _storing(apart: bool) -> Any:
+    def store(typing_context: Any, run: Any, index: Any, value: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            target, at, number = arguments
+            if is_tagged(run, Strided):
+                memory = context.make_array(run[_MEMORY])(context, builder, builder.extract_value(target, _MEMORY))
+                raw = _encode(context, builder, run, number, value)
+                swapped = builder.extract_value(target, _SWAPPED)
+                bits.store_unaligned(builder, memory.data, _byte(builder, target, at), raw, swapped)
+            else:
+                plain = isinstance(run, types.Array)
+                convert = context.cast(builder, number, value, run.dtype) if plain else _encode(context, builder, run, number, value)
+                stored = builder.store(convert, builder.gep(_array(context, builder, run, target).data, [at], inbounds=True))
+                if apart:
+                    bits.as_result(builder, stored)
+            return context.get_dummy_value()
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        target, at, number = arguments
-        if is_tagged(run, Strided):
-            memory = context.make_array(run[_MEMORY])(context, builder, builder.extract_value(target, _MEMORY))
-            raw = _encode(context, builder, run, number, value)
-            swapped = builder.extract_value(target, _SWAPPED)
-            bits.store_unaligned(builder, memory.data, _byte(builder, target, at), raw, swapped)
-        else:
-            plain = isinstance(run, types.Array)
-            convert = context.cast(builder, number, value, run.dtype) if plain else _encode(context, builder, run, number, value)
-            builder.store(convert, builder.gep(_array(context, builder, run, target).data, [at], inbounds=True))
-        return context.get_dummy_value()
+        return types.void(run, types.intp, value), generate
 
-    return types.void(run, types.intp, value), generate
+    return store
+
+
+# Write one element of a run.
+store = intrinsic(prefer_literal=False)(_storing(apart=False))
+# The same, where no later `load` or `at` of the function reads what was written: LLVM needs no checks of overlap,
+# of which it makes at most eight. Each element of a source is read before its place is written, in place too.
+write = intrinsic(prefer_literal=False)(_storing(apart=True))
 
 
 def _borrowed(context: Any, builder: Any, storage_type: Any, value: Any) -> Any:
@@ -258,7 +267,7 @@ def at(typing_context: Any, parameter: Any, index: Any) -> Any:
         if not vector:
             return arguments[0]
         data = context.make_array(parameter)(context, builder, arguments[0]).data
-        return builder.load(builder.gep(data, [arguments[1]], inbounds=True))
+        return bits.as_source(builder, builder.load(builder.gep(data, [arguments[1]], inbounds=True)))
 
     return (parameter.dtype if vector else parameter)(parameter, types.intp), generate
 

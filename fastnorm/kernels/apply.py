@@ -1,6 +1,7 @@
 """Normalize with given statistics, scale, shift, add a residual, activate.
 
-mean, low, var : float64 vectors (batch * channel,); low, or mean and low, may be None
+mean, low, spread : float64 vectors (batch * channel,); low, or mean and low, may be None
+eps   : None if `spread` is 1 / sqrt(var + eps), else it is the variance
 gamma, beta : as `element.parameters` describes them
 """
 
@@ -10,12 +11,12 @@ import numpy as np
 from numba import prange
 
 from fastnorm._jit import chunk_body, driver, loop, parallel_driver
-from fastnorm.element.affine import split_mean
+from fastnorm.element.affine import affine, split_mean
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.moments import reciprocal_std
-from fastnorm.element.parameters import gain_at, gain_of, number_of, shift_of, shifts_at
-from fastnorm.element.storage import as_compute, before_line, cut, flush, row, zero_of
-from fastnorm.kernels.columns import repeat
+from fastnorm.element.parameters import gain_at, gain_of, number_of, shares_rows, shift_of, shifts_at
+from fastnorm.element.storage import as_compute, at, before_line, cut, flush, load, row, write, zero_of
+from fastnorm.kernels.columns import repeat, rows_of
 from fastnorm.kernels.scratch import staging, vectors
 from fastnorm.kernels.tile import normalize_run
 from fastnorm.kernels.walk import (
@@ -65,6 +66,13 @@ def mean_parts(zero, mean, low, stat):
 
 
 @loop
+def rstd_of(spread, eps, stat):
+    if eps is None:
+        return spread[stat]
+    return reciprocal_std(spread[stat], eps)
+
+
+@loop
 def put_mean_parts(highs, lows, i, zero, mean, low, stat):
     """The same into vectors, zeros where there is no mean."""
     if mean is None:
@@ -75,20 +83,20 @@ def put_mean_parts(highs, lows, i, zero, mean, low, stat):
 
 
 @chunk_body
-def apply_to_span(src, residual, out, staged, mean, low, var, gamma, beta, eps, activation, table, b, c, begin, end):
+def apply_to_span(src, residual, out, staged, mean, low, spread, gamma, beta, eps, activation, table, b, c, begin, end):
     """Elements begin to end of statistic (b, c)."""
     wide_vectors()
     zero = zero_of(src)
     inner, run, channel = table[PROBLEM, INNER], table[PROBLEM, RUN], table[PROBLEM, CHANNEL]
     stat = b * channel + c
-    rstd = reciprocal_std(var[stat], eps)
+    rstd = rstd_of(spread, eps, stat)
     high, rest = mean_parts(zero, mean, low, stat)
     streaming = table[PROBLEM, STREAM] != 0
-    at = begin
-    while at < end:
-        o = at // inner
-        i = at - o * inner
-        n = run_length(table, i, end - at)
+    done = begin
+    while done < end:
+        o = done // inner
+        i = done - o * inner
+        n = run_length(table, i, end - done)
         place = position(table, OUT, b, o, c, i)
         head = before_line(out, place)
         if head > 0 and n >= SHORT:
@@ -102,46 +110,46 @@ def apply_to_span(src, residual, out, staged, mean, low, var, gamma, beta, eps, 
         normalize_run(run_src, run_residual, target, n, high, rest, scale, gain, shifts, activation)
         if streaming:
             flush(staged, out, place, n)
-        at += n
+        done += n
 
 
 @chunk_body
-def planar_apply_chunk(src, residual, out, mean, low, var, gamma, beta, eps, activation, table, chunk):
+def planar_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, chunk):
     """An even share of all elements, as they lie in memory: 5 % faster than channel by channel."""
     compact()
     inner, channel, outer = table[PROBLEM, INNER], table[PROBLEM, CHANNEL], table[PROBLEM, OUTER]
     n_planes = table[PROBLEM, BATCH] * outer * channel
-    at, end = span(n_planes * inner, table[PROBLEM, CHUNKS], chunk)
+    done, end = span(n_planes * inner, table[PROBLEM, CHUNKS], chunk)
     staged = staging(out)
-    while at < end:
-        plane = at // inner
-        begin = at - plane * inner
-        n = min(inner - begin, end - at)
+    while done < end:
+        plane = done // inner
+        begin = done - plane * inner
+        n = min(inner - begin, end - done)
         row_number = plane // channel
         b = row_number // outer
         first = (row_number - b * outer) * inner + begin
         apply_to_span(
-            src, residual, out, staged, mean, low, var, gamma, beta, eps, activation, table,
+            src, residual, out, staged, mean, low, spread, gamma, beta, eps, activation, table,
             b, plane - row_number * channel, first, first + n,
         )  # fmt: skip
-        at += n
+        done += n
     fence()
 
 
 @driver
-def planar_apply_serial(src, residual, out, mean, low, var, gamma, beta, eps, activation, table):
+def planar_apply_serial(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table):
     for chunk in range(table[PROBLEM, CHUNKS]):
-        planar_apply_chunk(src, residual, out, mean, low, var, gamma, beta, eps, activation, table, chunk)
+        planar_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, chunk)
 
 
 @parallel_driver
-def planar_apply_parallel(src, residual, out, mean, low, var, gamma, beta, eps, activation, table):
+def planar_apply_parallel(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table):
     for chunk in prange(table[PROBLEM, CHUNKS]):
-        planar_apply_chunk(src, residual, out, mean, low, var, gamma, beta, eps, activation, table, np.intp(chunk))
+        planar_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, np.intp(chunk))
 
 
 @chunk_body
-def column_parameters(parameters, table, b, column, n, mean, low, var, gamma, beta, eps):
+def column_parameters(parameters, table, b, column, n, mean, low, spread, gamma, beta, eps):
     """Fill the vectors high, low, scale, shift of a column tile, repeated for folded rows."""
     wide_vectors()
     inner, run = table[PROBLEM, INNER], table[PROBLEM, RUN]
@@ -151,13 +159,13 @@ def column_parameters(parameters, table, b, column, n, mean, low, var, gamma, be
     if inner == 1:  # vectorizes
         for i in range(n):
             stat = first_stat + i
-            rstd = reciprocal_std(var[stat], eps)
+            rstd = rstd_of(spread, eps, stat)
             put_mean_parts(highs, lows, i, zero, mean, low, stat)
             scales[i], shifts[i] = parameters_of(zero, rstd, gamma, beta, column + i)
     else:
         for k in range(n // run):  # one statistic and one parameter for `run` columns
             stat = first_stat + k * run // inner
-            rstd = reciprocal_std(var[stat], eps)
+            rstd = rstd_of(spread, eps, stat)
             scale, shift = parameters_of(zero, rstd, gamma, beta, column // run + k)
             for i in range(k * run, (k + 1) * run):
                 put_mean_parts(highs, lows, i, zero, mean, low, stat)
@@ -167,29 +175,48 @@ def column_parameters(parameters, table, b, column, n, mean, low, var, gamma, be
         repeat(row(parameters, field), n, table[PROBLEM, FOLD])
 
 
-@chunk_body
-def normalize_row(run, residual, out, n, high, low, scale, gain, shift, activation):
-    """By itself: inside the loop over rows LLVM hoists the overlap checks, for steps that are not negative.
-
-    Rows are walked backwards, so every row took the scalar loop: 8.8 instead of 0.2 ns an element in float16.
-    """
-    wide_vectors()
-    normalize_run(run, residual, out, n, high, low, scale, gain, shift, activation)
-
-
 @loop
+def normalize_four_rows(src, residual, out, places, steps, line, n, high, low, scale, shift):
+    """Parameters are loaded once for four rows: a quarter of the accesses to L1 that were four fifths."""
+    x0, r0, y0 = rows_of(src, residual, out, places, steps, line, n)
+    x1, r1, y1 = rows_of(src, residual, out, places, steps, line + 1, n)
+    x2, r2, y2 = rows_of(src, residual, out, places, steps, line + 2, n)
+    x3, r3, y3 = rows_of(src, residual, out, places, steps, line + 3, n)
+    for i in range(n):
+        h, w, a, b = at(high, i), at(low, i), at(scale, i), at(shift, i)
+        z0 = affine(load(x0, i), h, w, a, None, b)
+        z1 = affine(load(x1, i), h, w, a, None, b)
+        z2 = affine(load(x2, i), h, w, a, None, b)
+        z3 = affine(load(x3, i), h, w, a, None, b)
+        if residual is not None:
+            z0 = z0 + load(r0, i)
+            z1 = z1 + load(r1, i)
+            z2 = z2 + load(r2, i)
+            z3 = z3 + load(r3, i)
+        write(y0, i, z0)
+        write(y1, i, z1)
+        write(y2, i, z2)
+        write(y3, i, z3)
+
+
+@chunk_body
 def apply_to_rows(src, residual, out, staged, parameters, gamma, beta, first, places, steps, n_rows, n, streaming, activation):
     """n columns of every row, the first of which has number `first`."""
+    wide_vectors()
     high, low, scale, shift = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
-    for line in range(n_rows):
-        run_src = cut(src, places[0] + line * steps[0], n)
-        run_residual = cut(residual, places[1] + line * steps[1], n)
-        place = places[2] + line * steps[2]
-        target = cut(staged, 0, n) if streaming else cut(out, place, n)
+    line = 0
+    if activation is None and shares_rows(gamma, beta):
+        while line + 4 <= n_rows and not streaming:
+            normalize_four_rows(src, residual, out, places, steps, line, n, high, low, scale, shift)
+            line += 4
+    while line < n_rows:
+        run_src, run_residual, run_out = rows_of(src, residual, out, places, steps, line, n)
+        target = cut(staged, 0, n) if streaming else run_out
         gain, shifts = gain_at(gamma, first + line), shifts_at(beta, shift, first + line)
-        normalize_row(run_src, run_residual, target, n, high, low, scale, gain, shifts, activation)
+        normalize_run(run_src, run_residual, target, n, high, low, scale, gain, shifts, activation)
         if streaming:
-            flush(staged, out, place, n)
+            flush(staged, out, places[2] + line * steps[2], n)
+        line += 1
 
 
 @chunk_body
@@ -214,7 +241,7 @@ def apply_to_block(src, residual, out, staged, parameters, gamma, beta, activati
 
 
 @chunk_body
-def interleaved_apply_chunk(src, residual, out, mean, low, var, gamma, beta, eps, activation, table, chunk):
+def interleaved_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, chunk):
     compact()
     cuts = table[PROBLEM, CUTS]
     n_units = units_of_columns(table)
@@ -226,18 +253,18 @@ def interleaved_apply_chunk(src, residual, out, mean, low, var, gamma, beta, eps
         tile = unit // cuts
         b, column, n = tile_of_columns(table, tile)
         begin, end = row_span(table, unit - tile * cuts)
-        column_parameters(parameters, table, b, column, n, mean, low, var, gamma, beta, eps)
+        column_parameters(parameters, table, b, column, n, mean, low, spread, gamma, beta, eps)
         apply_to_block(src, residual, out, staged, parameters, gamma, beta, activation, table, b, column, n, begin, end)
     fence()
 
 
 @driver
-def interleaved_apply_serial(src, residual, out, mean, low, var, gamma, beta, eps, activation, table):
+def interleaved_apply_serial(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table):
     for chunk in range(table[PROBLEM, CHUNKS]):
-        interleaved_apply_chunk(src, residual, out, mean, low, var, gamma, beta, eps, activation, table, chunk)
+        interleaved_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, chunk)
 
 
 @parallel_driver
-def interleaved_apply_parallel(src, residual, out, mean, low, var, gamma, beta, eps, activation, table):
+def interleaved_apply_parallel(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table):
     for chunk in prange(table[PROBLEM, CHUNKS]):
-        interleaved_apply_chunk(src, residual, out, mean, low, var, gamma, beta, eps, activation, table, np.intp(chunk))
+        interleaved_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, np.intp(chunk))

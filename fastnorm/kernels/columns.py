@@ -144,8 +144,11 @@ def moments_of_centred_rows(src, at, step, n_rows, n, count, moments, block_mome
             if sweep == 0:
                 part = as_compute(zero_of(src), 1.0 / rows)
                 add_scaled(shift, total, part, n)
-        moments_of_sums(float(block), shift, total, squares, mean, low, m2, n)
-        merge_columns(count, row(moments, 1), row(moments, 2), row(moments, 3), float(block), mean, low, m2, n)
+        if count == 0.0:
+            moments_of_sums(float(block), shift, total, squares, row(moments, 1), row(moments, 2), row(moments, 3), n)
+        else:
+            moments_of_sums(float(block), shift, total, squares, mean, low, m2, n)
+            merge_columns(count, row(moments, 1), row(moments, 2), row(moments, 3), float(block), mean, low, m2, n)
         count += float(block)
         done += block
     return count
@@ -246,12 +249,12 @@ def unfold_sums(totals, fold, n):
 
 
 @loop
-def rows_of(grad, src, residual, places, steps, line, n):
-    """Row number `line` of the three operands."""
+def rows_of(first, second, third, places, steps, line, n):
+    """Row number `line` of three operands."""
     return (
-        cut(grad, places[0] + line * steps[0], n),
-        cut(src, places[1] + line * steps[1], n),
-        cut(residual, places[2] + line * steps[2], n),
+        cut(first, places[0] + line * steps[0], n),
+        cut(second, places[1] + line * steps[1], n),
+        cut(third, places[2] + line * steps[2], n),
     )
 
 

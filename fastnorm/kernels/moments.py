@@ -102,9 +102,10 @@ def moments_of_block(src, centre, table, b, column, n, begin, end, moments, bloc
     """Of rows begin to end of the n columns from `column` on: moments[1:4], and their count returned."""
     compact()
     mean, low, m2 = row(moments, 1), row(moments, 2), row(moments, 3)
-    clear(mean, mean.size)
-    clear(low, low.size)
-    clear(m2, m2.size)
+    if centre is None:  # squares are added to what is there
+        clear(mean, mean.size)
+        clear(low, low.size)
+        clear(m2, m2.size)
     fold = table[PROBLEM, FOLD]
     folded = (end - begin) // fold
     rest = begin + folded * fold

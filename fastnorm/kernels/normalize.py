@@ -56,7 +56,7 @@ def planar_normalize_chunk(src, residual, out, stats, gamma, beta, centre, eps, 
     n = elements_per_statistic(table)
     staged = staging(out)
     mean, low = means_of(stats, centre)
-    var = row(stats, VARIANCE)
+    rstd = row(stats, RSTD)
     for stat in range(first, last):
         b = stat // channel
         c = stat - b * channel
@@ -65,7 +65,7 @@ def planar_normalize_chunk(src, residual, out, stats, gamma, beta, centre, eps, 
             begin, end = span(n, cuts, part)
             moments = merge(moments, moments_of_span(src, centre, table, b, c, begin, end))
         record(stats, stat, moments, eps)
-        apply_to_span(src, residual, out, staged, mean, low, var, gamma, beta, eps, activation, table, b, c, 0, n)
+        apply_to_span(src, residual, out, staged, mean, low, rstd, gamma, beta, None, activation, table, b, c, 0, n)
     fence()
 
 
@@ -185,13 +185,13 @@ def interleaved_normalize_chunk(src, residual, out, stats, gamma, beta, centre, 
     sums = vectors(zero_of(src), 3, width)
     parameters = vectors(zero_of(src), 4, width)
     mean, low = means_of(stats, centre)
-    var = row(stats, VARIANCE)
+    rstd = row(stats, RSTD)
     inner, outer = table[PROBLEM, INNER], table[PROBLEM, OUTER]
     for tile in range(first, last):
         b, column, n = tile_of_columns(table, tile)
         count = moments_of_block(src, centre, table, b, column, n, 0, outer, moments, block_moments, sums)
         record_columns(stats, b * table[PROBLEM, CHANNEL] + column // inner, count, moments, n, inner, eps)
-        column_parameters(parameters, table, b, column, n, mean, low, var, gamma, beta, eps)
+        column_parameters(parameters, table, b, column, n, mean, low, rstd, gamma, beta, None)
         apply_to_block(src, residual, out, staged, parameters, gamma, beta, activation, table, b, column, n, 0, outer)
     fence()
 

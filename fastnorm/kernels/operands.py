@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from fastnorm.element.activation import Gelu, GeluTanh, LeakyRelu, Relu, Silu
-from fastnorm.element.parameters import PerElement
 from fastnorm.element.storage import BFloat16, Half, Strided
 from fastnorm.plan.memory import View, kind_of
 
@@ -26,10 +25,14 @@ _EMPTY = {kind: np.empty(0, kind) for kind in ("f4", "f8", "b1", "i1", "i2", "i4
 SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 
 
-def per_element(values: Any, kind: str) -> PerElement:
+def per_element(values: Any, kind: str) -> tuple[Any]:
     """Parameters along the elements of a run, in the dtype that elements of this kind are computed in."""
     with np.errstate(over="ignore"):
-        return PerElement(np.ascontiguousarray(values, SINGLE if kind in _SINGLE else DOUBLE).reshape(-1))
+        return (np.ascontiguousarray(values, compute_dtype(kind)).reshape(-1),)
+
+
+def compute_dtype(kind: str) -> np.dtype[Any]:
+    return SINGLE if kind in _SINGLE else DOUBLE
 
 
 _SINGLE = {"f4", "half", "bfloat16"}

@@ -7,7 +7,7 @@ from fastnorm.element.activation import activate, derivative
 from fastnorm.element.affine import affine, centred, distance
 from fastnorm.element.gradient import GradientSums, input_gradient, weighted
 from fastnorm.element.moments import about_shift, lopsided
-from fastnorm.element.storage import as_compute, at, load, store, zero_of
+from fastnorm.element.storage import as_compute, at, load, store, write, zero_of
 
 # Elements whose squares are summed in float32: 16 to a vector lane. One outlier absorbs at most
 # 16 half roundings of its own square: 5e-7 of the variance.
@@ -103,7 +103,7 @@ def normalize_run(run, residual, out, n, high, low, scale, gain, shift, activati
         z = affine(load(run, i), at(high, i), at(low, i), at(scale, i), at(gain, i), at(shift, i))
         if residual is not None:
             z = z + load(residual, i)
-        store(out, i, activate(activation, z))
+        write(out, i, activate(activation, z))
 
 
 @loop
@@ -153,6 +153,6 @@ def gradient_of_run(grad, run, residual, out, grad_residual, n, high, low, scale
         d = centred(load(run, i), at(high, i), at(low, i))
         g = gradient_into(grad, run, residual, i, d, at(scale, i), at(gain, i), at(shift, i), activation)
         if grad_residual is not None:
-            store(grad_residual, i, g)
+            write(grad_residual, i, g)
         g = weighted(g, at(gain, i))
-        store(out, i, input_gradient(g, d, at(scale, i), at(offset, i), at(slope, i)))
+        write(out, i, input_gradient(g, d, at(scale, i), at(offset, i), at(slope, i)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -9,8 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastnorm.ops import passes
+from fastnorm.ops.calls import memorable, recall, remember, signature
 from fastnorm.ops.door import (
     Output,
+    RunningPair,
     activation_tag,
     apart,
     check_activation,
@@ -139,6 +142,12 @@ def batch_norm_train(
     >>> mean
     array([ 2., 20.])
     """
+    key = signature((batch_norm_train, axis, eps, momentum, unbiased, activation), out, x, residual, gamma, beta, running_mean, running_var)
+    known = recall(key, out, x, residual, gamma, beta, running_mean, running_var)
+    if known is not None:
+        result: BatchNormTraining = known(x, residual, gamma, beta, running_mean, running_var, out)
+        return result
+    inputs = (x, residual, gamma, beta, running_mean, running_var)
     x = as_array("x", x)
     axis, channels = channels_of(x, axis)
     scale, shift = vector("gamma", gamma, channels, axis), vector("beta", beta, channels, axis)
@@ -152,15 +161,37 @@ def batch_norm_train(
     target = output("out", out, x, (x, extra))
     if x.size == 0:
         return BatchNormTraining(target.wanted, np.full(channels, np.nan), np.full(channels, np.nan))
+    if memorable(key, out, *inputs):
+        remember(key, _trainer(x, target.computed, extra, gamma, beta, axis, eps, activation, running), out, *inputs)
     if out is not None:
         scale, shift = apart(scale, target), apart(shift, target)
     problem = arrange(channel_layout(x.ndim, axis, True), (x, target.computed, extra, None, None), get_num_threads())
-    stats = passes.normalize(problem, scale, shift, eps, activation_tag(activation))
+    stats = passes.normalize_pass(problem, eps, activation_tag(activation))(passes.storages(problem), scale, shift)
     problem.finish()
     y = target.deliver()
     if running is not None:
         running.update(stats[0], stats[2], count)
     return BatchNormTraining(y, stats[0], stats[3])
+
+
+def _trainer(
+    x: Array, out: Array, residual: Any, gamma: Any, beta: Any, axis: int, eps: float, activation: Any, running: RunningPair | None
+) -> Callable[..., BatchNormTraining]:
+    """Training for other arrays like these, all contiguous."""
+    problem = arrange(channel_layout(x.ndim, axis, True), (x, out, residual, None, None), get_num_threads())
+    walk = passes.normalize_pass(problem, eps, activation_tag(activation))
+    of_x, of_out, of_residual = (passes.flattener(a) for a in (x, out, residual))
+    of_gamma, of_beta = passes.weigher(problem, x, gamma), passes.weigher(problem, x, beta)
+    shape, dtype, count = x.shape, out.dtype, x.size // x.shape[axis]
+
+    def call(x: Any, residual: Any, gamma: Any, beta: Any, running_mean: Any, running_var: Any, out: Any) -> BatchNormTraining:
+        y = np.empty(shape, dtype) if out is None else out
+        stats = walk((of_x(x), of_out(y), of_residual(residual), None, None), of_gamma(gamma), of_beta(beta))
+        if running is not None:
+            RunningPair(running_mean, running_var, running.momentum, running.unbiased).update(stats[0], stats[2], count)
+        return BatchNormTraining(y, stats[0], stats[3])
+
+    return call
 
 
 def batch_norm(
@@ -209,6 +240,12 @@ def batch_norm(
     array([[-1., -1.],
            [ 1.,  1.]])
     """
+    key = signature((batch_norm, axis, eps, activation), out, x, residual, mean, var, gamma, beta)
+    known = recall(key, out, x, residual, mean, var, gamma, beta)
+    if known is not None:
+        result: Array = known(x, residual, mean, var, gamma, beta, out)
+        return result
+    inputs = (x, residual, mean, var, gamma, beta)
     x = as_array("x", x)
     axis, channels = channels_of(x, axis)
     centre, spread = vector("mean", mean, channels, axis), vector("var", var, channels, axis)
@@ -221,6 +258,8 @@ def batch_norm(
     target = output("out", out, x, (x, extra))
     if x.size == 0:
         return target.wanted
+    if memorable(key, out, *inputs):
+        remember(key, _applier(*inputs, target.computed, axis, eps, activation), out, *inputs)
     if out is not None:
         centre, spread = apart(centre, target), apart(spread, target)
         scale, shift = apart(scale, target), apart(shift, target)
@@ -228,6 +267,24 @@ def batch_norm(
     passes.apply(problem, centre, None, spread, scale, shift, eps, activation_tag(activation))
     problem.finish()
     return target.deliver()
+
+
+def _applier(
+    x: Any, residual: Any, mean: Any, var: Any, gamma: Any, beta: Any, out: Array, axis: int, eps: float, activation: Any
+) -> Callable[..., Array]:
+    """Inference for other arrays like these, all contiguous."""
+    problem = arrange(channel_layout(x.ndim, axis, False), (x, out, residual, None, None), get_num_threads())
+    walk = passes.apply_pass(problem, eps, activation_tag(activation))
+    of_x, of_out, of_residual = (passes.flattener(a) for a in (x, out, residual))
+    of_mean, of_var, of_gamma, of_beta = (passes.weigher(problem, x, a) for a in (mean, var, gamma, beta))
+    shape, dtype = x.shape, out.dtype
+
+    def call(x: Any, residual: Any, mean: Any, var: Any, gamma: Any, beta: Any, out: Any) -> Array:
+        y = np.empty(shape, dtype) if out is None else out
+        walk((of_x(x), of_out(y), of_residual(residual)), of_mean(mean), None, of_var(var), of_gamma(gamma), of_beta(beta))
+        return y
+
+    return call
 
 
 def batch_norm_backward(

@@ -102,7 +102,7 @@ def _forward(x: ArrayLike, num_groups: Any, gamma: Any, beta: Any, axis: Any, ep
         scale, shift = apart(scale, target), apart(shift, target)
     problem = groups.plan(False, x, target.computed, None, None, None)
     weights = passes.weights(problem, x, scale), passes.weights(problem, x, shift)
-    stats = passes.normalize(problem, *weights, eps, activation_tag(activation))
+    stats = passes.normalize_pass(problem, eps, activation_tag(activation))(passes.storages(problem), *weights)
     problem.finish()
     return GroupNorm(target.deliver(), stats[0].reshape(shape), stats[3].reshape(shape))
 
@@ -126,8 +126,7 @@ def _backward(
         centre, spread, scale, shift = (apart(p, target) for p in (centre, spread, scale, shift))
     problem = groups.plan(True, x, target.computed, None, grad, None)
     weights = passes.weights(problem, x, scale), passes.weights(problem, x, shift)
-    gradient = passes.element_gradient if problem.per_element else passes.gradient
-    dgamma, dbeta = gradient(problem, centre.reshape(-1), spread.reshape(-1), *weights, activation_tag(activation))
+    dgamma, dbeta = passes.gradient(problem, centre.reshape(-1), spread.reshape(-1), *weights, activation_tag(activation))
     problem.finish()
     return GroupNormGradients(target.deliver(), dgamma.astype(param_dtype, copy=False), dbeta.astype(param_dtype, copy=False))
 

@@ -1,7 +1,12 @@
-"""The walks over memory that operations are made of: moments, application, gradient."""
+"""The walks over memory that operations are made of: moments, application, gradient.
+
+Each is planned once, as a function of storages and parameters that may be kept for further calls of the same kind
+(`ops.calls`), or planned and walked at once.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,12 +18,85 @@ from fastnorm.plan.problem import Problem
 from fastnorm.runtime.threads import run
 
 Vector = NDArray[np.float64] | None
+Statistics = NDArray[np.float64]  # (4, batch * channel): mean, its low part, variance, 1 / sqrt(var + eps)
+Gradients = tuple[NDArray[np.float64], NDArray[np.float64]]  # of gamma, of beta
+Storages = Sequence[Any]  # of the operands src, out, extra, grad, grad_extra
 
 
-def _storages(problem: Problem, n: int = 5) -> list[Any]:
-    """Of the first n operands; runs go along inner, or along channels where inner is 1."""
+class Launch:
+    """A serial and a parallel driver, and which one to call. Arguments must have the same types in every call."""
+
+    def __init__(self, problem: Problem, room: Any, name: str) -> None:
+        self._serial, self._parallel = getattr(room, f"{name}_serial"), getattr(room, f"{name}_parallel")
+        self._worthwhile = problem.schedule.parallel
+        self._entry: Callable[..., Any] | None = None
+
+    def __call__(self, *arguments: Any) -> None:
+        if self._entry is not None:
+            self._entry(*arguments)
+            return
+        run(self._serial, self._parallel, self._worthwhile, *arguments)
+        overloads = getattr(self._serial, "overloads", None)  # a plain function under NUMBA_DISABLE_JIT has none
+        if not self._worthwhile and overloads:
+            # Numba finds the types of the arguments anew in every call, and takes 3 us for it.
+            self._entry = overloads[tuple(self._serial.typeof_pyval(a) for a in arguments)].entry_point
+
+
+def storages(problem: Problem) -> Storages:
+    """Of the operands; runs go along inner, or along channels where inner is 1."""
     unit = 3 if problem.schedule.planar or problem.geometry.inner > 1 else 2
-    return kernels.operands.storages(problem.carriers[:n], unit)  # type: ignore[no-any-return]
+    return kernels.operands.storages(problem.carriers, unit)  # type: ignore[no-any-return]
+
+
+def flattener(sample: NDArray[Any] | None) -> Callable[[Any], Any]:
+    """To the storage of contiguous arrays like the sample."""
+    if sample is None:
+        return _nothing
+    return _flat if sample.dtype.char in "fd" else _storage
+
+
+def _nothing(values: Any) -> None:
+    return None
+
+
+def _flat(values: Any) -> Any:
+    return values.reshape(-1)
+
+
+def _storage(values: Any) -> Any:
+    return kernels.operands.storage(values, 3)
+
+
+def _as_it_is(values: Any) -> Any:
+    return values
+
+
+def _in_tuple(values: Any) -> Any:
+    return (values,)
+
+
+def _flat_in_tuple(values: Any) -> Any:
+    return (values.reshape(-1),)
+
+
+def _as_double(values: Any) -> Any:
+    return values.astype(np.float64)
+
+
+def weigher(problem: Problem, x: NDArray[Any], sample: NDArray[Any] | None) -> Callable[[Any], Any]:
+    """To parameters as the kernels of a problem take them, from contiguous arrays like the sample, in the order of memory.
+
+    Numbers that runs share come as vectors, those of elements in any shape.
+    """
+    if sample is None:
+        return _nothing
+    if not problem.per_element:
+        return _as_it_is if sample.dtype == np.float64 else _as_double
+    room = kernels.operands
+    kind = kind_of(x.dtype)
+    if sample.dtype == room.compute_dtype(kind):
+        return _in_tuple if sample.ndim == 1 else _flat_in_tuple
+    return lambda values: room.per_element(values, kind)
 
 
 def weights(problem: Problem, x: NDArray[Any], values: NDArray[Any] | None) -> Any:
@@ -30,119 +108,134 @@ def weights(problem: Problem, x: NDArray[Any], values: NDArray[Any] | None) -> A
     return np.ascontiguousarray(values, np.float64).reshape(-1)
 
 
-def moments(problem: Problem, eps: float = 0.0, centre: Any = 0) -> NDArray[np.float64]:
-    """Statistics (4, batch * channel): mean, its low part, variance, 1 / sqrt(var + eps)."""
-    src = _storages(problem, 1)[0]
-    geometry, schedule, table = problem.geometry, problem.schedule, problem.table
-    stats = np.empty((4, geometry.statistics))
-    room = kernels.moments
-    if schedule.planar:
-        partial = np.empty((schedule.cuts, 4, geometry.statistics))
-        run(room.planar_moments_serial, room.planar_moments_parallel, schedule.parallel, src, centre, table, partial)
-        room.planar_merge(table, partial, stats, eps)
-    else:
-        partial = np.empty((schedule.cuts, 4, geometry.batch * geometry.columns))
-        run(room.interleaved_moments_serial, room.interleaved_moments_parallel, schedule.parallel, src, centre, table, partial)
-        room.interleaved_merge(table, partial, stats, eps)
-    return stats
+def moments_pass(problem: Problem, eps: float, centre: Any) -> Callable[[Any], Statistics]:
+    geometry, schedule, table, room = problem.geometry, problem.schedule, problem.table, kernels.moments
+    planar = schedule.planar
+    launch = Launch(problem, room, "planar_moments" if planar else "interleaved_moments")
+    merge = room.planar_merge if planar else room.interleaved_merge
+    shape = (schedule.cuts, 4, geometry.statistics if planar else geometry.batch * geometry.columns)
+
+    def walk(src: Any) -> Statistics:
+        partial, stats = np.empty(shape), np.empty((4, geometry.statistics))
+        launch(src, centre, table, partial)
+        merge(table, partial, stats, eps)
+        return stats
+
+    return walk
 
 
-def apply(problem: Problem, mean: Any, low: Any, var: Any, gamma: Vector, beta: Vector, eps: float, activation: Any) -> None:
-    """Write the normalized elements of given statistics to the output of the problem."""
-    src, out, residual = _storages(problem, 3)
-    room = kernels.apply
-    serial, parallel = (
-        (room.planar_apply_serial, room.planar_apply_parallel)
-        if problem.schedule.planar
-        else (room.interleaved_apply_serial, room.interleaved_apply_parallel)
-    )
-    run(
-        serial, parallel, problem.schedule.parallel,
-        src, residual, out, mean, low, var, gamma, beta, eps, activation, problem.table,
-    )  # fmt: skip
+def apply_pass(problem: Problem, eps: float | None, activation: Any) -> Callable[..., None]:
+    """eps : None if what comes in place of the variance is 1 / sqrt(var + eps) already."""
+    launch = Launch(problem, kernels.apply, "planar_apply" if problem.schedule.planar else "interleaved_apply")
+    table = problem.table
+
+    def walk(operands: Storages, mean: Any, low: Any, spread: Any, gamma: Any, beta: Any) -> None:
+        launch(operands[0], operands[2], operands[1], mean, low, spread, gamma, beta, eps, activation, table)
+
+    return walk
 
 
-def normalize(
-    problem: Problem, gamma: Any, beta: Any, eps: float, activation: Any, centre: Any = 0, *, adds: bool = False
-) -> NDArray[np.float64]:
+def normalize_pass(
+    problem: Problem, eps: float, activation: Any, centre: Any = 0, *, adds: bool = False
+) -> Callable[[Storages, Any, Any], Statistics]:
     """Statistics of the source, applied to it: one launch if the second sweep finds it in cache.
 
     centre : None for deviations from zero instead of the mean
     adds   : normalize the sum of source and EXTRA, which is written to GRAD_EXTRA; for `rows` only
     """
-    schedule = problem.schedule
+    schedule, table = problem.schedule, problem.table
+    shape = (4, problem.geometry.statistics)
     if not schedule.fused:
-        stats = moments(problem, eps, centre)
-        mean, low = (stats[0], stats[1]) if centre is not None else (None, None)
-        apply(problem, mean, low, stats[2], gamma, beta, eps, activation)
+        first, second = moments_pass(problem, eps, centre), apply_pass(problem, None, activation)
+
+        def in_two(operands: Storages, gamma: Any, beta: Any) -> Statistics:
+            stats = first(operands[0])
+            mean, low = (stats[0], stats[1]) if centre is not None else (None, None)
+            second(operands, mean, low, stats[3], gamma, beta)
+            return stats
+
+        return in_two
+    name = "rows" if schedule.rows else "planar" if schedule.planar else "interleaved"
+    launch = Launch(problem, kernels.normalize, f"{name}_normalize")
+
+    def in_one(operands: Storages, gamma: Any, beta: Any) -> Statistics:
+        stats = np.empty(shape)
+        src, out, extra, _, total = operands
+        if schedule.rows:
+            launch(src, extra, out, total if adds else None, stats, gamma, beta, centre, eps, activation, table)
+        else:
+            launch(src, extra, out, stats, gamma, beta, centre, eps, activation, table)
         return stats
-    src, out, residual, _, total = _storages(problem)
-    stats = np.empty((4, problem.geometry.statistics))
-    room, whole = kernels.normalize, (stats, gamma, beta, centre, eps, activation, problem.table)
-    if schedule.rows:
-        total = total if adds else None
-        run(room.rows_normalize_serial, room.rows_normalize_parallel, schedule.parallel, src, residual, out, total, *whole)
-    elif schedule.planar:
-        run(room.planar_normalize_serial, room.planar_normalize_parallel, schedule.parallel, src, residual, out, *whole)
-    else:
-        run(room.interleaved_normalize_serial, room.interleaved_normalize_parallel, schedule.parallel, src, residual, out, *whole)
-    return stats
+
+    return in_one
 
 
-def gradient(
-    problem: Problem, mean: Any, rstd: Any, gamma: Vector, beta: Vector, activation: Any, training: bool = True
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def gradient_pass(problem: Problem, activation: Any, training: bool) -> Callable[..., Gradients]:
+    """Input gradient to the output of the problem; parameters are numbers that runs share."""
+    geometry, schedule, table = problem.geometry, problem.schedule, problem.table
+    room, prefix = (kernels.gradient, "planar") if schedule.planar else (kernels.gradient_columns, "interleaved")
+    backward = Launch(problem, room, f"{prefix}_backward" if schedule.fused else f"{prefix}_gradient")
+    sums_launch = None if schedule.fused else Launch(problem, room, f"{prefix}_sums")
+    per_row = geometry.parameters if schedule.planar else geometry.columns
+
+    def walk(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any) -> Gradients:
+        src, out, residual, grad, grad_residual = operands
+        sums = np.empty((2, geometry.batch * geometry.parameters))
+        if sums_launch is not None:
+            partial = np.empty((schedule.cuts, 2, geometry.batch * per_row))
+            sums_launch(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table)
+            kernels.gradient.merge_gradient_sums(table, partial, sums)
+        backward(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table)
+        dgamma, dbeta = np.empty(geometry.parameters), np.empty(geometry.parameters)
+        kernels.gradient.parameter_gradients(table, sums, rstd, dgamma, dbeta)
+        return dgamma, dbeta
+
+    return walk
+
+
+def element_gradient_pass(problem: Problem, activation: Any) -> Callable[..., Gradients]:
+    """As `gradient_pass`, where parameters are vectors along the elements. mean : None for RMS norm."""
+    geometry, schedule, table, n = problem.geometry, problem.schedule, problem.table, problem.per_element
+    if schedule.fused:
+        lines = not schedule.planar
+        launch = (
+            Launch(problem, kernels.gradient_lines, "lines_backward")
+            if lines
+            else Launch(problem, kernels.gradient_elements, "elements_backward")
+        )
+        parts = geometry.batch * -(-geometry.columns // schedule.columns) if lines else schedule.chunks
+
+        def in_one(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any) -> Gradients:
+            totals = np.empty((parts, 2, n))
+            launch(operands[3], operands[0], operands[1], mean, rstd, gamma, beta, activation, totals, table)
+            total = np.add.reduce(totals, 0)  # parts in order
+            return total[0], total[1]
+
+        return in_one
+    first = Launch(problem, kernels.gradient_elements, "elements_sums")
+    second = Launch(problem, kernels.gradient_elements, "elements_gradient")
+
+    def in_two(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any) -> Gradients:
+        src, out, _, grad, _ = operands
+        partial, total = np.empty((schedule.cuts, 2, geometry.statistics)), np.empty((1, 2, n))
+        first(grad, src, mean, rstd, gamma, beta, activation, partial, total, table)
+        second(grad, src, out, mean, rstd, gamma, beta, activation, np.add.reduce(partial, 0), table)
+        return total[0, 0], total[0, 1]
+
+    return in_two
+
+
+def moments(problem: Problem, eps: float = 0.0, centre: Any = 0) -> Statistics:
+    """Of the source."""
+    return moments_pass(problem, eps, centre)(storages(problem)[0])
+
+
+def apply(problem: Problem, mean: Any, low: Any, var: Any, gamma: Any, beta: Any, eps: float, activation: Any) -> None:
+    """Write the normalized elements of given statistics to the output of the problem."""
+    apply_pass(problem, eps, activation)(storages(problem), mean, low, var, gamma, beta)
+
+
+def gradient(problem: Problem, mean: Any, rstd: Any, gamma: Any, beta: Any, activation: Any, training: bool = True) -> Gradients:
     """Write the input gradient; returns dgamma and dbeta."""
-    src, out, residual, grad, grad_residual = _storages(problem)
-    geometry, schedule, table = problem.geometry, problem.schedule, problem.table
-    sums = np.empty((2, geometry.batch * geometry.parameters))
-    room = kernels.gradient if schedule.planar else kernels.gradient_columns
-    prefix = "planar" if schedule.planar else "interleaved"
-
-    def launch(name: str, *arguments: Any) -> None:
-        serial, parallel = getattr(room, f"{prefix}_{name}_serial"), getattr(room, f"{prefix}_{name}_parallel")
-        run(serial, parallel, schedule.parallel, grad, src, residual, *arguments)
-
-    whole = (out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table)
-    if schedule.fused:
-        launch("backward", *whole)
-    else:
-        per_row = geometry.parameters if schedule.planar else geometry.columns
-        partial = np.empty((schedule.cuts, 2, geometry.batch * per_row))
-        launch("sums", mean, rstd, gamma, beta, activation, partial, table)
-        kernels.gradient.merge_gradient_sums(table, partial, sums)
-        launch("gradient", *whole)
-    dgamma, dbeta = np.empty(geometry.parameters), np.empty(geometry.parameters)
-    kernels.gradient.parameter_gradients(table, sums, rstd, dgamma, dbeta)
-    return dgamma, dbeta
-
-
-def element_gradient(
-    problem: Problem, mean: Any, rstd: Any, gamma: Any, beta: Any, activation: Any
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """As `gradient`, where parameters are vectors along the elements. mean : None for RMS norm."""
-    src, out, _, grad, _ = _storages(problem)
-    geometry, schedule, table = problem.geometry, problem.schedule, problem.table
-    parameters = (mean, rstd, gamma, beta, activation)
-    if not schedule.planar:
-        totals = np.empty((geometry.batch * -(-geometry.columns // schedule.columns), 2, problem.per_element))
-        lines = kernels.gradient_lines
-        run(lines.lines_backward_serial, lines.lines_backward_parallel, schedule.parallel, grad, src, out, *parameters, totals, table)
-        return _totals(totals)
-    room = kernels.gradient_elements
-    if schedule.fused:
-        totals = np.empty((schedule.chunks, 2, problem.per_element))
-        run(room.elements_backward_serial, room.elements_backward_parallel, schedule.parallel, grad, src, out, *parameters, totals, table)
-        return _totals(totals)
-    partial = np.empty((schedule.cuts, 2, geometry.statistics))
-    totals = np.empty((1, 2, problem.per_element))
-    run(room.elements_sums_serial, room.elements_sums_parallel, schedule.parallel, grad, src, *parameters, partial, totals, table)
-    sums = np.add.reduce(partial, 0)
-    run(room.elements_gradient_serial, room.elements_gradient_parallel, schedule.parallel, grad, src, out, *parameters, sums, table)
-    return _totals(totals)
-
-
-def _totals(totals: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Parts in order: dgamma, dbeta."""
-    total = np.add.reduce(totals, 0)
-    return total[0], total[1]
+    walk = element_gradient_pass(problem, activation) if problem.per_element else gradient_pass(problem, activation, training)
+    return walk(storages(problem), mean, rstd, gamma, beta)

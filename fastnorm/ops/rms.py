@@ -35,6 +35,10 @@ class RMSNormGradients(NamedTuple):
     dgamma: Array
 
 
+def _without_mean(y: Array, mean: Vector, rstd: Vector) -> RMSNorm:
+    return RMSNorm(y, rstd)
+
+
 def rms_norm(
     x: ArrayLike,
     gamma: ArrayLike | None = None,
@@ -74,8 +78,7 @@ def rms_norm(
     >>> fn.rms_norm(np.array([[1.0, 7.0]]), eps=0.0)
     array([[0.2, 1.4]])
     """
-    y, _, rstd = single(x, gamma, None, axis, eps, out, None)
-    return RMSNorm(y, rstd) if return_stats else y
+    return single(x, gamma, None, axis, eps, out, None, _without_mean if return_stats else None)
 
 
 def add_rms_norm(

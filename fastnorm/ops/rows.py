@@ -37,6 +37,10 @@ class Rows(NamedTuple):
     def plan(self, layout: Layout, *operands: Array | None) -> Problem:
         return arrange(layout, self.present(*operands), get_num_threads())
 
+    def in_order(self, problem: Problem) -> bool:
+        """Whether statistics and parameters lie in memory as in x."""
+        return self.order is None and _in_order(_positions(problem.order, self.kept)) and _in_order(_positions(problem.order, self.reduced))
+
     def statistic(self, problem: Problem, flat: Array) -> Array:
         """From the order of memory to that of x."""
         return _from_memory(flat, self.kept_shape, _positions(problem.order, self.kept))
