@@ -1,7 +1,11 @@
 """Times that can be compared on machines that change their speed while one looks.
 
-Cloud CPUs flip between two states, 1.4 to 1.9 times apart, every second or so. So the providers of a row take turns
-call by call, and what is compared are the times of one turn: the ratio's median and quartiles, never two medians.
+Cloud CPUs flip between two states, 1.4 to 1.9 times apart, every second or so. So the providers of a row take short
+turns, and what is compared are the times of one turn: the ratio's median and quartiles, never two medians.
+
+A turn begins with calls that do not count: everybody is timed with his own workers awake and his own arrays in cache,
+as in a program that uses one library. Without them the 3 MB of a (32, 7, 7, 512) tensor came from wherever the last
+provider had left them, and its workers still spun: 0.48 ms of ours became 0.80, 0.44 of PyTorch's 0.61.
 """
 
 from __future__ import annotations
@@ -17,8 +21,11 @@ import numpy as np
 
 Call = Callable[[], Any]
 
-SMALL_S = 200e-6
+SMALL_S = 2e-3
 """Shorter calls are timed in batches that last at least this long."""
+WARM_S = 5e-3
+"""Shorter calls are preceded by calls that do not count."""
+_WARM_CALLS = 3
 NOISY = 0.25
 """Inter-quartile range of a ratio, relative to its median, above which the row says nothing certain."""
 _SETTLE_S = 200e-6
@@ -73,11 +80,13 @@ def settle() -> None:
         pass
 
 
-def timed(call: Call, repeats: int, before: Call | None = None) -> float:
-    """Seconds per call. `before` is called first and not timed."""
+def timed(call: Call, repeats: int, before: Call | None = None, warm: int = 0) -> float:
+    """Seconds per call. `before` is called first and not timed, nor are the calls of `warm`."""
     if before is not None:
         before()
     settle()
+    for _ in range(warm):
+        call()
     start = perf_counter()
     for _ in range(repeats):
         call()
@@ -85,6 +94,7 @@ def timed(call: Call, repeats: int, before: Call | None = None) -> float:
 
 
 class Plan(NamedTuple):
+    warm: int  # calls before a batch
     repeats: int  # calls in a batch
     stride: int  # takes part in every stride-th turn
 
@@ -95,10 +105,13 @@ def make_plans(first: dict[str, float], budget_s: float) -> tuple[dict[str, Plan
     first: seconds of one call of each.
     """
     repeats = {name: max(1, math.ceil(SMALL_S / max(t, 1e-7))) for name, t in first.items()}
+    warm = {name: _WARM_CALLS if t < WARM_S else 0 for name, t in first.items()}
     share = budget_s / len(first)
-    counts = {name: min(_MOST, max(_LEAST, int(share / (t * repeats[name] + _SETTLE_S)))) for name, t in first.items()}
+    counts = {
+        name: min(_MOST, max(_LEAST, int(share / (t * (warm[name] + repeats[name]) + _SETTLE_S)))) for name, t in first.items()
+    }
     turns = max(counts.values())
-    return {name: Plan(repeats[name], max(1, turns // counts[name])) for name in first}, turns
+    return {name: Plan(warm[name], repeats[name], max(1, turns // counts[name])) for name in first}, turns
 
 
 def measure(calls: dict[str, Call], budget_s: float, before: Call | None = None) -> Samples:
@@ -118,7 +131,7 @@ def measure(calls: dict[str, Call], budget_s: float, before: Call | None = None)
                 column = (turn + place) % len(names)
                 plan = plans[names[column]]
                 if turn % plan.stride == 0:
-                    seconds[turn, column] = timed(calls[names[column]], plan.repeats, before)
+                    seconds[turn, column] = timed(calls[names[column]], plan.repeats, before, plan.warm)
     finally:
         if collecting:
             gc.enable()

@@ -205,7 +205,7 @@ def apply_to_rows(src, residual, out, staged, parameters, gamma, beta, first, pl
     wide_vectors()
     high, low, scale, shift = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
     line = 0
-    if activation is None and shares_rows(gamma, beta):
+    if activation is None and shares_rows(gamma, beta) and n < 0:
         while line + 4 <= n_rows and not streaming:
             normalize_four_rows(src, residual, out, places, steps, line, n, high, low, scale, shift)
             line += 4

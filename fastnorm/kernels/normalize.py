@@ -12,7 +12,7 @@ from fastnorm._jit import chunk_body, driver, loop, parallel_driver
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.moments import EMPTY, about_shift, merge, reciprocal_std, rounded_mean, variance
 from fastnorm.element.parameters import either, gain_of, only_with, only_without, shift_of
-from fastnorm.element.storage import cut, flush, row, subrun, zero_of
+from fastnorm.element.storage import cut, fetch_to_read, flush, row, subrun, zero_of
 from fastnorm.kernels.apply import apply_to_block, apply_to_span, column_parameters, mean_parts, parameters_of
 from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, moments_of_block, moments_of_span, record, record_columns
 from fastnorm.kernels.scratch import staging, vectors
@@ -34,9 +34,14 @@ from fastnorm.plan.table import (
     PROBLEM,
     RUN,
     SRC,
+    STEP_CHANNEL,
     STREAM,
-    TILE,
 )
+
+# Elements of a block of short rows, or of a piece of a long one, between which the next are fetched.
+PIECE = 256
+# Elements of a cache line of float32; of narrower ones every other line is fetched, and the rest by the CPU itself.
+LINE = 16
 
 
 @loop
@@ -82,15 +87,28 @@ def planar_normalize_parallel(src, residual, out, stats, gamma, beta, centre, ep
 
 
 @loop
-def normalize_line(line, residual, target, rstd, high, low, gamma, beta, activation, table, b, c, pieces, length):
-    """One run that is a whole statistic: in pieces that share their parameters."""
-    param, zero = position(table, PARAM, b, 0, c, 0), zero_of(line)
-    for k in range(pieces):
-        i = k * length
-        scale, shift = parameters_of(zero, rstd, gamma, beta, param + k)
-        gain, shifts = gain_of(gamma, param, length), shift_of(beta, shift, param, length)
-        extra = cut(residual, position(table, EXTRA, b, 0, c, i), length)
-        normalize_run(subrun(line, i, length), extra, subrun(target, i, length), length, high, low, scale, gain, shifts, activation)
+def normalize_line(line, residual, target, rstd, high, low, gamma, beta, activation, table, b, c, run, src, ahead):
+    """One run that is a whole statistic: its elements share parameters by `run`, but those that have their own.
+
+    What lies `ahead` is fetched piece by piece: reading and writing at once is what memory does best. Rows of 256
+    went from 8.8 to 7.4 ms, where a copy takes 6.1.
+    """
+    param, zero, inner = position(table, PARAM, b, 0, c, 0), zero_of(line), table[PROBLEM, INNER]
+    segment = 0
+    while segment < inner:
+        scale, shift = parameters_of(zero, rstd, gamma, beta, param)
+        end = segment + run
+        at = segment
+        while at < end:
+            n = min(PIECE, end - at)
+            for i in range(ahead + at, ahead + at + n, LINE):
+                fetch_to_read(src, i)
+            gain, shifts = gain_of(gamma, param + at, n), shift_of(beta, shift, param + at, n)
+            extra = cut(residual, position(table, EXTRA, b, 0, c, at), n)
+            normalize_run(subrun(line, at, n), extra, subrun(target, at, n), n, high, low, scale, gain, shifts, activation)
+            at += n
+        segment = end
+        param += 1
 
 
 @loop
@@ -134,9 +152,8 @@ def rows_normalize_chunk(src, extra, out, total, stats, gamma, beta, centre, eps
     channel, inner, run = table[PROBLEM, CHANNEL], table[PROBLEM, INNER], table[PROBLEM, RUN]
     first, last = span(table[PROBLEM, BATCH] * channel, table[PROBLEM, CHUNKS], chunk)
     streaming = table[PROBLEM, STREAM] != 0
-    length = inner if run == 1 else run
-    pieces = inner // length
-    block = max(1, table[PROBLEM, TILE] // inner)
+    run = inner if run == 1 else run
+    block = max(1, PIECE // inner)
     staged, zero = staging(out), zero_of(src)
     mean, low = means_of(stats, centre)
     b = first // channel
@@ -150,11 +167,12 @@ def rows_normalize_chunk(src, extra, out, total, stats, gamma, beta, centre, eps
         settle_rows(stats, begin, end - begin, inner, eps)
         for stat in range(begin, end):
             high, rest = mean_parts(zero, mean, low, stat)
+            ahead = position(table, SRC, b, 0, c, 0) + (end - begin) * table[SRC, STEP_CHANNEL]
             place = position(table, OUT, b, 0, c, 0)
             target = cut(staged, 0, inner) if streaming else cut(out, place, inner)
             whole = cut(src, position(table, SRC, b, 0, c, 0), inner)
             whole = either(cut(total, position(table, GRAD_EXTRA, b, 0, c, 0), inner), whole)
-            normalize_line(whole, residual, target, stats[RSTD, stat], high, rest, gamma, beta, activation, table, b, c, pieces, length)
+            normalize_line(whole, residual, target, stats[RSTD, stat], high, rest, gamma, beta, activation, table, b, c, run, src, ahead)
             if streaming:
                 flush(staged, out, place, inner)
             b, c = next_statistic(b, c, channel)

@@ -13,7 +13,6 @@ from fastnorm.ops.batch import channel_layout, channels_of
 from fastnorm.ops.door import RunningPair, apart, gradient_dtype, output, running_pair
 from fastnorm.plan.intake import as_array, eps_of, number, operand, vector
 from fastnorm.plan.problem import Problem, arrange
-from fastnorm.plan.table import PROBLEM, TILE
 from fastnorm.runtime.threads import get_num_threads
 
 Array = NDArray[Any]
@@ -70,13 +69,24 @@ def check_limits(r_max: Any, d_max: Any) -> Limits:
     )
 
 
-def _whole_runs(problem: Problem) -> Problem:
-    """Where `passes.normalize` takes the moments of a row as one run, however long: the same pieces, the same bits."""
-    if not problem.schedule.rows or problem.geometry.inner <= problem.schedule.tile:
-        return problem
-    table = problem.table.copy()
-    table[PROBLEM, TILE] = problem.geometry.inner
-    return problem._replace(table=table)
+def _nowhere(x: Array, axis: int, dtype: Any) -> Array:
+    """Like x, but every channel lies in the same memory: for results that nobody reads."""
+    one = np.empty_like(x[(slice(None),) * axis + (slice(0, 1),)], dtype, subok=False)
+    return np.lib.stride_tricks.as_strided(one, x.shape, [0 if k == axis else step for k, step in enumerate(one.strides)])
+
+
+def _statistics(problem: Problem, x: Array, out: Array, axis: int, scale: Vector | None, shift: Vector | None, eps: float) -> Vector:
+    """Of the batch: those of `batch_norm_train`, to the bit.
+
+    Rows that stay in cache are summed by the kernel that also normalizes them, in another order of additions than
+    by the kernel of moments. What it writes is overwritten later, or thrown away where it would destroy x.
+    """
+    if not problem.schedule.rows:
+        return passes.moments(problem, eps)
+    if np.may_share_memory(x, out):
+        operands = (x, _nowhere(x, axis, out.dtype), None, None, None)
+        problem = arrange(channel_layout(x.ndim, axis, True), operands, 1)  # threads would fight for the one row
+    return passes.normalize_pass(problem, eps, None)(passes.storages(problem), scale, shift)
 
 
 def batch_renorm_train(
@@ -166,10 +176,13 @@ def batch_renorm_train(
     if x.size == 0:
         return BatchRenormTraining(target.wanted, *(np.full(channels, np.nan) for _ in range(4)))
     problem = arrange(channel_layout(x.ndim, axis, True), (x, target.computed, None, None, None), get_num_threads())
-    stats = passes.moments(_whole_runs(problem), eps)
+    if out is not None:
+        scale, shift = apart(scale, target), apart(shift, target)
+    stats = _statistics(problem, x, target.computed, axis, scale, shift, eps)
     r, d = limits.correction(stats, running, eps)
-    scale, moved = (r, d) if scale is None else (scale * r, scale * d)  # new arrays: `out` may cover the parameters
-    passes.apply(problem, stats[0], stats[1], stats[2], scale, moved if shift is None else shift + moved, eps, None)
+    gain, offset = (r, d) if scale is None else (scale * r, scale * d)
+    offset = offset if shift is None else shift + offset
+    passes.apply_pass(problem, None, None)(passes.storages(problem), stats[0], stats[1], stats[3], gain, offset)
     problem.finish()
     y = target.deliver()
     running.update(stats[0], stats[2], count)

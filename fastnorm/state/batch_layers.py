@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from fastnorm.ops.batch import batch_norm, batch_norm_backward, batch_norm_train
 from fastnorm.ops.door import check_activation
 from fastnorm.ops.renorm import batch_renorm_backward, batch_renorm_train, check_limits
-from fastnorm.plan.intake import as_array, eps_of, normalize_axis, number
+from fastnorm.plan.intake import as_array, eps_of, number
 from fastnorm.state.layer import Layer, axis_of, check_channels, count_of
 from fastnorm.state.moments import RunningMoments
 
@@ -68,8 +68,7 @@ class RunningLayer(Layer):
         moments: RunningMoments | None = None
         for batch in batches:
             array = as_array("batch", batch)
-            check_channels("batch", array, self.axis, self.num_features)
-            channel = normalize_axis(self.axis, array.ndim)
+            channel = check_channels("batch", array, self.axis, self.num_features)
             of_batch = RunningMoments(tuple(k for k in range(array.ndim) if k != channel))
             of_batch.update(array)
             if moments is None:

@@ -34,15 +34,19 @@ def axis_of(value: Any) -> int:
     return int(value)
 
 
-def check_channels(name: str, x: Array, axis: int, channels: int) -> None:
-    """That x is an input of a layer with that many channels. What has no channel axis is left to the function that is called."""
-    if x.ndim >= 2:
-        index = normalize_axis(axis, x.ndim)
-        if x.shape[index] != channels:
-            raise ValueError(
-                f"{name} has shape {x.shape} with {x.shape[index]} channels along axis {axis} but the layer has {channels}; "
-                f"pass {name} with {channels} channels there, or choose another axis of the layer"
-            )
+def check_channels(name: str, x: Array, axis: int, channels: int) -> int:
+    """That x is an input of a layer with that many channels; returns the channel axis, non-negative. Raises AxisError, ValueError."""
+    if x.ndim < 2:
+        raise np.exceptions.AxisError(
+            f"{name} has {x.ndim} dimensions but the layer needs a channel axis and at least one more; pass for example {name}[np.newaxis]"
+        )
+    index = normalize_axis(axis, x.ndim)
+    if x.shape[index] != channels:
+        raise ValueError(
+            f"{name} has shape {x.shape} with {x.shape[index]} channels along axis {axis} but the layer has {channels}; "
+            f"pass {name} with {channels} channels there, or choose another axis of the layer"
+        )
+    return index
 
 
 class Layer:

@@ -1,0 +1,54 @@
+"""A planned call as a function of further arrays like those that it was planned for, all contiguous."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnorm.ops import passes
+from fastnorm.plan.problem import Problem
+
+Array = NDArray[Any]
+Forward = Callable[..., tuple[Array, passes.Statistics]]
+Backward = Callable[..., tuple[Array, Array, Array]]
+
+
+def normalizer(
+    problem: Problem, walk: Callable[..., passes.Statistics], x: Array, out: Array, gamma: Any, beta: Any, residual: Any = None
+) -> Forward:
+    """(x, gamma, beta, out, residual) -> y and statistics. gamma and beta may have the shape of axes."""
+    of_x, of_out, of_residual = (passes.flattener(a) for a in (x, out, residual))
+    of_gamma, of_beta = passes.weigher(problem, x, gamma), passes.weigher(problem, x, beta)
+    shape, dtype = x.shape, out.dtype
+
+    def call(x: Any, gamma: Any, beta: Any, out: Any, residual: Any = None) -> tuple[Array, passes.Statistics]:
+        y = np.empty(shape, dtype) if out is None else out
+        return y, walk((of_x(x), of_out(y), of_residual(residual), None, None), of_gamma(gamma), of_beta(beta))
+
+    return call
+
+
+def backpropagator(
+    problem: Problem, activation: Any, training: bool, operands: tuple[Array, Array, Array], mean: Any, rstd: Any, gamma: Any, beta: Any,
+    parameter_shape: tuple[int, ...], parameter_dtype: Any,
+) -> Backward:  # fmt: skip
+    """(x, dy, mean, rstd, gamma, beta, out) -> dx, dgamma, dbeta. operands : x, out, dy; mean : None for RMS norm."""
+    walk = passes.gradient_walk(problem, activation, training)
+    x, out = operands[:2]
+    of_x, of_out, of_dy = (passes.flattener(a) for a in operands)
+    of_mean, of_rstd = passes.statistician(mean), passes.statistician(rstd)
+    of_gamma, of_beta = passes.weigher(problem, x, gamma), passes.weigher(problem, x, beta)
+    shape, dtype = x.shape, out.dtype
+
+    def call(x: Any, dy: Any, mean: Any, rstd: Any, gamma: Any, beta: Any, out: Any) -> tuple[Array, Array, Array]:
+        dx = np.empty(shape, dtype) if out is None else out
+        storages = (of_x(x), of_out(dx), None, of_dy(dy), None)
+        dgamma, dbeta = walk(storages, of_mean(mean), of_rstd(rstd), of_gamma(gamma), of_beta(beta))
+        if parameter_dtype != np.float64:
+            dgamma, dbeta = dgamma.astype(parameter_dtype), dbeta.astype(parameter_dtype)
+        return dx, dgamma.reshape(parameter_shape), dbeta.reshape(parameter_shape)
+
+    return call
