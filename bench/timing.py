@@ -107,9 +107,7 @@ def make_plans(first: dict[str, float], budget_s: float) -> tuple[dict[str, Plan
     repeats = {name: max(1, math.ceil(SMALL_S / max(t, 1e-7))) for name, t in first.items()}
     warm = {name: _WARM_CALLS if t < WARM_S else 0 for name, t in first.items()}
     share = budget_s / len(first)
-    counts = {
-        name: min(_MOST, max(_LEAST, int(share / (t * (warm[name] + repeats[name]) + _SETTLE_S)))) for name, t in first.items()
-    }
+    counts = {name: min(_MOST, max(_LEAST, int(share / (t * (warm[name] + repeats[name]) + _SETTLE_S)))) for name, t in first.items()}
     turns = max(counts.values())
     return {name: Plan(warm[name], repeats[name], max(1, turns // counts[name])) for name in first}, turns
 
