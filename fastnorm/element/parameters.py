@@ -106,14 +106,3 @@ def either(operand, other):
 @variant(either)
 def _either(operand: Any, other: Any) -> Any:
     return (lambda operand, other: other) if operand is types.none else (lambda operand, other: operand)
-
-
-def shares_rows(gamma, beta):
-    """Whether all rows of columns have the same parameters."""
-    raise NotImplementedError
-
-
-@variant(shares_rows)
-def _shares_rows(gamma: Any, beta: Any) -> Any:
-    own = is_per_element(gamma) or is_per_element(beta)
-    return (lambda gamma, beta: False) if own else (lambda gamma, beta: True)

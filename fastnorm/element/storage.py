@@ -232,21 +232,16 @@ def before_line(typing_context: Any, storage: Any, start: Any) -> Any:
     return types.intp(storage, types.intp), generate
 
 
-def _prefetching(writes: bool) -> Any:
-    def prefetch(typing_context: Any, storage: Any, index: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            if isinstance(storage, types.Array) or is_tagged(storage, Half) or is_tagged(storage, BFloat16):
-                bits.prefetch(builder, builder.gep(_array(context, builder, storage, arguments[0]).data, [arguments[1]]), writes)
-            return context.get_dummy_value()
+@intrinsic(prefer_literal=False)
+def fetch(typing_context: Any, storage: Any, index: Any) -> Any:
+    """Ask for the cache line of element `index`, which need not exist; of strided storage nothing."""
 
-        return types.void(storage, types.intp), generate
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if not is_tagged(storage, Strided):
+            bits.prefetch(builder, builder.gep(_array(context, builder, storage, arguments[0]).data, [arguments[1]]))
+        return context.get_dummy_value()
 
-    return prefetch
-
-
-# Fetch the cache line of element `index`, to be read or to be written; any address will do. Nothing of strided storage.
-fetch_to_read = intrinsic(prefer_literal=False)(_prefetching(writes=False))
-fetch_to_write = intrinsic(prefer_literal=False)(_prefetching(writes=True))
+    return types.void(storage, types.intp), generate
 
 
 @intrinsic(prefer_literal=False)

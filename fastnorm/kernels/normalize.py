@@ -12,7 +12,7 @@ from fastnorm._jit import chunk_body, driver, loop, parallel_driver
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.moments import EMPTY, about_shift, merge, reciprocal_std, rounded_mean, variance
 from fastnorm.element.parameters import either, gain_of, only_with, only_without, shift_of
-from fastnorm.element.storage import cut, fetch_to_read, flush, row, subrun, zero_of
+from fastnorm.element.storage import cut, fetch, flush, row, subrun, zero_of
 from fastnorm.kernels.apply import apply_to_block, apply_to_span, column_parameters, mean_parts, parameters_of
 from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, moments_of_block, moments_of_span, record, record_columns
 from fastnorm.kernels.scratch import staging, vectors
@@ -54,7 +54,10 @@ def means_of(stats, centre):
 
 @chunk_body
 def planar_normalize_chunk(src, residual, out, stats, gamma, beta, centre, eps, activation, table, chunk):
-    """Whole statistics; their cuts are merged as the split path merges them."""
+    """Whole statistics; their cuts are merged as the split path merges them.
+
+    Fetching the next channel into L2 while this one is written, as rows do, took 1.05 to 1.2 times as long.
+    """
     compact()
     cuts, channel = table[PROBLEM, CUTS], table[PROBLEM, CHANNEL]
     first, last = span(table[PROBLEM, BATCH] * channel, table[PROBLEM, CHUNKS], chunk)
@@ -102,7 +105,7 @@ def normalize_line(line, residual, target, rstd, high, low, gamma, beta, activat
         while at < end:
             n = min(PIECE, end - at)
             for i in range(ahead + at, ahead + at + n, LINE):
-                fetch_to_read(src, i)
+                fetch(src, i)
             gain, shifts = gain_of(gamma, param + at, n), shift_of(beta, shift, param + at, n)
             extra = cut(residual, position(table, EXTRA, b, 0, c, at), n)
             normalize_run(subrun(line, at, n), extra, subrun(target, at, n), n, high, low, scale, gain, shifts, activation)
