@@ -10,8 +10,8 @@ from fastnorm.runtime.threads import get_num_threads, num_threads, set_num_threa
 if TYPE_CHECKING:
     from fastnorm import layers as layers
     from fastnorm.ops.batch import batch_norm as batch_norm
-    from fastnorm.ops.batch import batch_norm_backward as batch_norm_backward
     from fastnorm.ops.batch import batch_norm_train as batch_norm_train
+    from fastnorm.ops.batch_backward import batch_norm_backward as batch_norm_backward
     from fastnorm.ops.folding import fold_batch_norm as fold_batch_norm
     from fastnorm.ops.group import group_norm as group_norm
     from fastnorm.ops.group import group_norm_backward as group_norm_backward
@@ -35,7 +35,7 @@ __version__ = "0.1.0"
 # Where public names live: imported when first asked for, so that `import fastnorm` is cheap.
 _HOME = {
     "batch_norm": "fastnorm.ops.batch",
-    "batch_norm_backward": "fastnorm.ops.batch",
+    "batch_norm_backward": "fastnorm.ops.batch_backward",
     "batch_norm_train": "fastnorm.ops.batch",
     "batch_renorm_backward": "fastnorm.ops.renorm",
     "batch_renorm_train": "fastnorm.ops.renorm",

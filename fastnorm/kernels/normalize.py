@@ -143,10 +143,30 @@ def next_statistic(b, c, channel):
     return (b + 1, 0) if c + 1 == channel else (b, c + 1)
 
 
+@loop
+def normalize_block(src, residual, out, total, staged, stats, gamma, beta, centre, activation, table, begin, end, b, c, run):
+    """Statistics begin to end, the first of which is (b, c)."""
+    channel, inner, zero = table[PROBLEM, CHANNEL], table[PROBLEM, INNER], zero_of(src)
+    streaming = table[PROBLEM, STREAM] != 0
+    mean, low = means_of(stats, centre)
+    for stat in range(begin, end):
+        high, rest = mean_parts(zero, mean, low, stat)
+        ahead = position(table, SRC, b, 0, c, 0) + (end - begin) * table[SRC, STEP_CHANNEL]
+        place = position(table, OUT, b, 0, c, 0)
+        target = cut(staged, 0, inner) if streaming else cut(out, place, inner)
+        line = cut(src, position(table, SRC, b, 0, c, 0), inner)
+        line = either(cut(total, position(table, GRAD_EXTRA, b, 0, c, 0), inner), line)
+        normalize_line(line, residual, target, stats[RSTD, stat], high, rest, gamma, beta, activation, table, b, c, run, src, ahead)
+        if streaming:
+            flush(staged, out, place, inner)
+        b, c = next_statistic(b, c, channel)
+
+
 @chunk_body
 def rows_normalize_chunk(src, extra, out, total, stats, gamma, beta, centre, eps, activation, table, chunk):
     """A statistic is one run; a block of them stays in L1 from the moments to the output.
 
+    out   : None for the moments alone
     extra : None or the residual, to be added to the output
     total : None, or the sum of source and `extra` is written to it and normalized instead
     """
@@ -154,11 +174,9 @@ def rows_normalize_chunk(src, extra, out, total, stats, gamma, beta, centre, eps
     residual, addend = only_without(extra, total), only_with(extra, total)
     channel, inner, run = table[PROBLEM, CHANNEL], table[PROBLEM, INNER], table[PROBLEM, RUN]
     first, last = span(table[PROBLEM, BATCH] * channel, table[PROBLEM, CHUNKS], chunk)
-    streaming = table[PROBLEM, STREAM] != 0
     run = inner if run == 1 else run
     block = max(1, PIECE // inner)
-    staged, zero = staging(out), zero_of(src)
-    mean, low = means_of(stats, centre)
+    staged = staging(out)
     b = first // channel
     c = first - b * channel
     for begin in range(first, last, block):
@@ -168,17 +186,9 @@ def rows_normalize_chunk(src, extra, out, total, stats, gamma, beta, centre, eps
             sums_of_row(src, addend, total, stats, centre, table, stat, of_b, of_c, inner)
             of_b, of_c = next_statistic(of_b, of_c, channel)
         settle_rows(stats, begin, end - begin, inner, eps)
-        for stat in range(begin, end):
-            high, rest = mean_parts(zero, mean, low, stat)
-            ahead = position(table, SRC, b, 0, c, 0) + (end - begin) * table[SRC, STEP_CHANNEL]
-            place = position(table, OUT, b, 0, c, 0)
-            target = cut(staged, 0, inner) if streaming else cut(out, place, inner)
-            whole = cut(src, position(table, SRC, b, 0, c, 0), inner)
-            whole = either(cut(total, position(table, GRAD_EXTRA, b, 0, c, 0), inner), whole)
-            normalize_line(whole, residual, target, stats[RSTD, stat], high, rest, gamma, beta, activation, table, b, c, run, src, ahead)
-            if streaming:
-                flush(staged, out, place, inner)
-            b, c = next_statistic(b, c, channel)
+        if out is not None:
+            normalize_block(src, residual, out, total, staged, stats, gamma, beta, centre, activation, table, begin, end, b, c, run)
+        b, c = of_b, of_c
     fence()
 
 

@@ -33,6 +33,8 @@ def staging(out):
 
 @variant(staging)
 def _staging(out: Any) -> Any:
+    if out is types.none:
+        return lambda out: None
     if isinstance(out, types.Array):
         if out.dtype == types.float32:
             return lambda out: np.empty(STAGE_BYTES // 4, np.float32)

@@ -12,16 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 from fastnorm.ops import passes
 from fastnorm.ops.calls import memorable, recall, remember, signature
 from fastnorm.ops.door import (
-    Output,
     RunningPair,
     activation_tag,
     apart,
     check_activation,
-    gradient_dtype,
+    momentum_of,
     output,
     running_pair,
 )
-from fastnorm.ops.repeat import backpropagator, normalizer
+from fastnorm.ops.repeat import normalizer
 from fastnorm.plan.geometry import KEPT, REDUCED
 from fastnorm.plan.intake import as_array, eps_of, normalize_axis, operand, vector
 from fastnorm.plan.problem import Layout, arrange
@@ -37,23 +36,6 @@ class BatchNormTraining(NamedTuple):
     y: Array
     mean: Vector
     rstd: Vector
-
-
-class BatchNormGradients(NamedTuple):
-    """Result of `batch_norm_backward`."""
-
-    dx: Array
-    dgamma: Array
-    dbeta: Array
-
-
-class BatchNormResidualGradients(NamedTuple):
-    """Result of `batch_norm_backward` with a residual."""
-
-    dx: Array
-    dgamma: Array
-    dbeta: Array
-    dresidual: Array
 
 
 @lru_cache(maxsize=256)
@@ -143,10 +125,12 @@ def batch_norm_train(
     >>> mean
     array([ 2., 20.])
     """
-    key = signature((batch_norm_train, axis, eps, momentum, unbiased, activation), out, x, residual, gamma, beta, running_mean, running_var)
+    key = signature(
+        (batch_norm_train, axis, type(axis), eps, unbiased, activation), out, x, residual, gamma, beta, running_mean, running_var
+    )
     known = recall(key, out, x, residual, gamma, beta, running_mean, running_var)
     if known is not None:
-        result: BatchNormTraining = known(x, residual, gamma, beta, running_mean, running_var, out)
+        result: BatchNormTraining = known(x, residual, gamma, beta, running_mean, running_var, out, momentum)
         return result
     inputs = (x, residual, gamma, beta, running_mean, running_var)
     x = as_array("x", x)
@@ -163,7 +147,7 @@ def batch_norm_train(
     if x.size == 0:
         return BatchNormTraining(target.wanted, np.full(channels, np.nan), np.full(channels, np.nan))
     if memorable(key, out, *inputs):
-        remember(key, _trainer(x, target.computed, extra, gamma, beta, axis, eps, activation, running), out, *inputs)
+        remember(key, _trainer(x, target.computed, extra, gamma, beta, axis, eps, activation, bool(unbiased)), out, *inputs)
     if out is not None:
         scale, shift = apart(scale, target), apart(shift, target)
     problem = arrange(channel_layout(x.ndim, axis, True), (x, target.computed, extra, None, None), get_num_threads())
@@ -176,17 +160,20 @@ def batch_norm_train(
 
 
 def _trainer(
-    x: Array, out: Array, residual: Any, gamma: Any, beta: Any, axis: int, eps: float, activation: Any, running: RunningPair | None
+    x: Array, out: Array, residual: Any, gamma: Any, beta: Any, axis: int, eps: float, activation: Any, unbiased: bool
 ) -> Callable[..., BatchNormTraining]:
     """Training for other arrays like these, all contiguous."""
     problem = arrange(channel_layout(x.ndim, axis, True), (x, out, residual, None, None), get_num_threads())
     walk = passes.normalize_pass(problem, eps, activation_tag(activation))
     forward, count = normalizer(problem, walk, x, out, gamma, beta, residual), x.size // x.shape[axis]
 
-    def call(x: Any, residual: Any, gamma: Any, beta: Any, running_mean: Any, running_var: Any, out: Any) -> BatchNormTraining:
+    def call(
+        x: Any, residual: Any, gamma: Any, beta: Any, running_mean: Any, running_var: Any, out: Any, momentum: Any
+    ) -> BatchNormTraining:
+        weight = momentum if momentum == 0.1 else momentum_of(momentum)
         y, stats = forward(x, gamma, beta, out, residual)
-        if running is not None:
-            RunningPair(running_mean, running_var, running.momentum, running.unbiased).update(stats[0], stats[2], count)
+        if running_mean is not None or running_var is not None:
+            RunningPair(running_mean, running_var, weight, unbiased).update(stats[0], stats[2], count)
         return BatchNormTraining(y, stats[0], stats[3])
 
     return call
@@ -238,7 +225,7 @@ def batch_norm(
     array([[-1., -1.],
            [ 1.,  1.]])
     """
-    key = signature((batch_norm, axis, eps, activation), out, x, residual, mean, var, gamma, beta)
+    key = signature((batch_norm, axis, type(axis), eps, activation), out, x, residual, mean, var, gamma, beta)
     known = recall(key, out, x, residual, mean, var, gamma, beta)
     if known is not None:
         result: Array = known(x, residual, mean, var, gamma, beta, out)
@@ -283,117 +270,3 @@ def _applier(
         return y
 
     return call
-
-
-def batch_norm_backward(
-    dy: ArrayLike,
-    x: ArrayLike,
-    mean: ArrayLike,
-    rstd: ArrayLike,
-    gamma: ArrayLike | None = None,
-    *,
-    axis: int = 1,
-    training: bool = True,
-    activation: str | None = None,
-    beta: ArrayLike | None = None,
-    residual: ArrayLike | None = None,
-    out: Any = None,
-) -> BatchNormGradients | BatchNormResidualGradients:
-    """Gradients of batch normalization.
-
-    Parameters
-    ----------
-    dy : array_like, same shape as x
-        Gradient of the loss with respect to `y`.
-    x : array_like
-        Input of the forward pass.
-    mean, rstd : array_like (C,)
-        As `batch_norm_train` returned them; in inference the running mean and ``1 / sqrt(running_var + eps)``.
-    gamma, beta, residual
-        As in the forward pass. `beta` and `residual` matter only to an activation, whose argument is
-        computed again.
-    axis : int
-        The channel axis.
-    training : bool
-        Whether the statistics depend on x. If not they are constants.
-    activation : {None, "relu", "leaky_relu", "silu", "gelu", "gelu_tanh"}
-    out : array like x, or a pair of them with a residual, optional
-        Receives `dx` (and `dresidual`); may be `dy` or `x` itself.
-
-    Returns
-    -------
-    dx : array like x
-    dgamma, dbeta : array (C,)
-        float64, or the float dtype of gamma.
-    dresidual : array like x
-        Only with a residual.
-
-    Raises
-    ------
-    ValueError, TypeError, numpy.exceptions.AxisError
-        Before anything is written.
-
-    Notes
-    -----
-    Source: Ioffe, Szegedy 2015, section 3, summed in closed form:
-    ``dx = gamma * rstd * (dy - mean(dy) - xhat * mean(dy * xhat))``.
-
-    Examples
-    --------
-    >>> import numpy as np, fastnorm as fn
-    >>> x = np.array([[1.0], [3.0]])
-    >>> y, mean, rstd = fn.batch_norm_train(x, eps=0.0)
-    >>> fn.batch_norm_backward(np.array([[1.0], [0.0]]), x, mean, rstd).dbeta
-    array([1.])
-    """
-    arrays = (x, dy, mean, rstd, gamma, beta)
-    key = None if residual is not None else signature((batch_norm_backward, axis, training, activation), out, *arrays)
-    known = recall(key, out, *arrays)
-    if known is not None:
-        return BatchNormGradients(*known(*arrays, out))
-    x = as_array("x", x)
-    axis, channels = channels_of(x, axis)
-    grad = operand("dy", dy, x.shape)
-    centre, spread = vector("mean", mean, channels, axis), vector("rstd", rstd, channels, axis)
-    if centre is None or spread is None:
-        raise TypeError("mean and rstd must be arrays; pass those that batch_norm_train returned")
-    scale, shift = vector("gamma", gamma, channels, axis), vector("beta", beta, channels, axis)
-    check_activation(activation)
-    extra = None if residual is None else operand("residual", residual, x.shape)
-    target, extra_target = _backward_outputs(out, x, grad, extra)
-    param_dtype = gradient_dtype(gamma)
-    if x.size == 0:
-        dgamma, dbeta = np.zeros(channels, param_dtype), np.zeros(channels, param_dtype)
-    else:
-        targets = [t for t in (target, extra_target) if t is not None]
-        if out is not None:
-            centre, spread = apart(centre, *targets), apart(spread, *targets)
-            scale, shift = apart(scale, *targets), apart(shift, *targets)
-        read = extra if activation is not None else None
-        operands = (x, target.computed, read, grad, None if extra_target is None else extra_target.computed)
-        problem = arrange(channel_layout(x.ndim, axis, True), operands, get_num_threads())
-        if memorable(key, out, *arrays):
-            tag, of_parameters = activation_tag(activation), ((channels,), param_dtype)
-            again = backpropagator(problem, tag, bool(training), (x, target.computed, grad), mean, rstd, gamma, beta, *of_parameters)
-            remember(key, again, out, *arrays)
-        dgamma, dbeta = passes.gradient(problem, centre, spread, scale, shift, activation_tag(activation), bool(training))
-        problem.finish()
-        if param_dtype != np.float64:
-            dgamma, dbeta = dgamma.astype(param_dtype), dbeta.astype(param_dtype)
-    dx = target.deliver()
-    if extra_target is None:
-        return BatchNormGradients(dx, dgamma, dbeta)
-    return BatchNormResidualGradients(dx, dgamma, dbeta, extra_target.deliver())
-
-
-def _backward_outputs(out: Any, x: Array, grad: Array, extra: Array | None) -> tuple[Output, Output | None]:
-    inputs = (x, grad, extra)
-    if extra is None:
-        return output("out", out, x, inputs), None
-    first, second = out if isinstance(out, tuple) else (out, None)
-    target = output("out", first, x, inputs)
-    extra_target = output("out[1]", second, x, (*inputs, target.wanted))
-    if first is not None and np.may_share_memory(target.wanted, extra_target.wanted):
-        raise ValueError("out has two arrays that share memory; pass one for dx and another for dresidual")
-    # dx and dresidual are written in one sweep: what one replaces, the other may still have to read.
-    return target, extra_target

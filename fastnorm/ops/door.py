@@ -96,12 +96,16 @@ def _running_vector(name: str, value: Any, channels: int, axis: int) -> Array | 
     return value
 
 
+def momentum_of(value: Any) -> float:
+    return number("momentum", value, 0.0, 1.0, "between 0 and 1, the weight of the new batch; pass for example 0.1")
+
+
 def running_pair(running_mean: Any, running_var: Any, momentum: Any, unbiased: bool, channels: int, count: int, axis: int) -> RunningPair:
     """Checked running statistics. Raises TypeError, ValueError."""
     pair = RunningPair(
         _running_vector("running_mean", running_mean, channels, axis),
         _running_vector("running_var", running_var, channels, axis),
-        number("momentum", momentum, 0.0, 1.0, "between 0 and 1, the weight of the new batch; pass for example 0.1"),
+        momentum_of(momentum),
         bool(unbiased),
     )
     if pair.var is not None and pair.unbiased and count == 1:

@@ -91,7 +91,7 @@ def _groups_of(x: Array, axis: Any, num_groups: Any = None) -> _Groups:
 
 
 def _forward(x: ArrayLike, num_groups: Any, gamma: Any, beta: Any, axis: Any, eps: Any, activation: str | None, out: Any) -> GroupNorm:
-    key = signature((_forward, num_groups, type(num_groups), axis, eps, activation), out, x, gamma, beta)
+    key = signature((_forward, num_groups, type(num_groups), axis, type(axis), eps, activation), out, x, gamma, beta)
     known = recall(key, out, x, gamma, beta)
     if known is not None:
         return GroupNorm(*known(x, gamma, beta, out))
@@ -127,7 +127,7 @@ def _backward(
     activation: str | None, beta: Any, out: Any, source: str,
 ) -> GroupNormGradients:  # fmt: skip
     arrays = (x, dy, mean, rstd, gamma, beta)
-    key = signature((_backward, num_groups, type(num_groups), axis, activation), out, *arrays)
+    key = signature((_backward, num_groups, type(num_groups), axis, type(axis), activation), out, *arrays)
     known = recall(key, out, *arrays)
     if known is not None:
         return GroupNormGradients(*known(*arrays, out))

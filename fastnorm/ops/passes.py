@@ -120,7 +120,17 @@ def weights(problem: Problem, x: NDArray[Any], values: NDArray[Any] | None) -> A
 
 
 def moments_pass(problem: Problem, eps: float, centre: Any) -> Callable[[Any], Statistics]:
+    """Statistics of the source: the bits that `normalize_pass` finds."""
     geometry, schedule, table, room = problem.geometry, problem.schedule, problem.table, kernels.moments
+    if schedule.rows:
+        rows = Launch(problem, kernels.normalize, "rows_normalize")
+
+        def walk_rows(src: Any) -> Statistics:
+            stats = np.empty((4, geometry.statistics))
+            rows(src, None, None, None, stats, None, None, centre, eps, None, table)
+            return stats
+
+        return walk_rows
     planar = schedule.planar
     launch = Launch(problem, room, "planar_moments" if planar else "interleaved_moments")
     merge = room.planar_merge if planar else room.interleaved_merge

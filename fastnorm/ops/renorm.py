@@ -12,7 +12,7 @@ from fastnorm.ops import passes
 from fastnorm.ops.batch import channel_layout, channels_of
 from fastnorm.ops.door import RunningPair, apart, gradient_dtype, output, running_pair
 from fastnorm.plan.intake import as_array, eps_of, number, operand, vector
-from fastnorm.plan.problem import Problem, arrange
+from fastnorm.plan.problem import arrange
 from fastnorm.runtime.threads import get_num_threads
 
 Array = NDArray[Any]
@@ -67,26 +67,6 @@ def check_limits(r_max: Any, d_max: Any) -> Limits:
         number("r_max", r_max, 1.0, inf, "at least 1, the bound of r and 1/r; pass for example 3.0, or 1 for plain batch norm"),
         number("d_max", d_max, 0.0, inf, "at least 0, the bound of abs(d); pass for example 5.0, or 0 for plain batch norm"),
     )
-
-
-def _nowhere(x: Array, axis: int, dtype: Any) -> Array:
-    """Like x, but every channel lies in the same memory: for results that nobody reads."""
-    one = np.empty_like(x[(slice(None),) * axis + (slice(0, 1),)], dtype, subok=False)
-    return np.lib.stride_tricks.as_strided(one, x.shape, [0 if k == axis else step for k, step in enumerate(one.strides)])
-
-
-def _statistics(problem: Problem, x: Array, out: Array, axis: int, scale: Vector | None, shift: Vector | None, eps: float) -> Vector:
-    """Of the batch: those of `batch_norm_train`, to the bit.
-
-    Rows that stay in cache are summed by the kernel that also normalizes them, in another order of additions than
-    by the kernel of moments. What it writes is overwritten later, or thrown away where it would destroy x.
-    """
-    if not problem.schedule.rows:
-        return passes.moments(problem, eps)
-    if np.may_share_memory(x, out):
-        operands = (x, _nowhere(x, axis, out.dtype), None, None, None)
-        problem = arrange(channel_layout(x.ndim, axis, True), operands, 1)  # threads would fight for the one row
-    return passes.normalize_pass(problem, eps, None)(passes.storages(problem), scale, shift)
 
 
 def batch_renorm_train(
@@ -178,7 +158,7 @@ def batch_renorm_train(
     problem = arrange(channel_layout(x.ndim, axis, True), (x, target.computed, None, None, None), get_num_threads())
     if out is not None:
         scale, shift = apart(scale, target), apart(shift, target)
-    stats = _statistics(problem, x, target.computed, axis, scale, shift, eps)
+    stats = passes.moments(problem, eps)
     r, d = limits.correction(stats, running, eps)
     gain, offset = (r, d) if scale is None else (scale * r, scale * d)
     offset = offset if shift is None else shift + offset

@@ -87,7 +87,7 @@ def _call(x: Array, gamma: Any, beta: Any, axis: Any, eps: Any, centre: int | No
 
 def single(x: ArrayLike, gamma: Any, beta: Any, axis: Any, eps: Any, out: Any, centre: int | None, result: Result) -> Any:
     """y, or what `result` makes of y, mean and rstd."""
-    key = signature((single, axis, eps, centre, result), out, x, gamma, beta)
+    key = signature((single, axis, type(axis), eps, centre, result), out, x, gamma, beta)
     known = recall(key, out, x, gamma, beta)
     if known is not None:
         return known(x, gamma, beta, out)
@@ -129,7 +129,7 @@ def of_sum(
 def backward(dy: ArrayLike, x: ArrayLike, mean: Any, rstd: Any, gamma: Any, axis: Any, out: Any, source: str) -> tuple[Array, Array, Array]:
     """dx, dgamma, dbeta. source : the function whose statistics these are."""
     arrays = (x, dy, mean, rstd, gamma)
-    key = signature((backward, source, axis), out, *arrays)
+    key = signature((backward, source, axis, type(axis)), out, *arrays)
     known = recall(key, out, *arrays)
     if known is not None:
         found: tuple[Array, Array, Array] = known(x, dy, mean, rstd, gamma, None, out)

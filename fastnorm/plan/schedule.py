@@ -33,9 +33,9 @@ L2_BYTES = 1 << 20
 # Column tiles from which one launch with whole tiles keeps enough threads busy.
 FUSED_TILES = 8
 # Statistics from which parameter gradients are summed per chunk of statistics: at least ROWS_OF_SUMS each, so
-# that the sums of all chunks stay below 2 % of x. Fewer (of more elements) are cut along their elements instead.
+# that the sums of all chunks stay below 1 % of x. Fewer (of more elements) are cut along their elements instead.
 MANY_STATISTICS = 1024
-ROWS_OF_SUMS = 256
+ROWS_OF_SUMS = 512
 
 
 class Schedule(NamedTuple):

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastnorm.ops.batch import batch_norm, batch_norm_backward, batch_norm_train
+from fastnorm.ops.batch import batch_norm, batch_norm_train
+from fastnorm.ops.batch_backward import batch_norm_backward
 from fastnorm.ops.door import check_activation
 from fastnorm.ops.renorm import batch_renorm_backward, batch_renorm_train, check_limits
 from fastnorm.plan.intake import as_array, eps_of, number

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fastnorm.ops.batch import batch_norm, batch_norm_backward, batch_norm_train
+from fastnorm.ops.batch import batch_norm, batch_norm_train
+from fastnorm.ops.batch_backward import batch_norm_backward
 from fastnorm.ops.statistics import mean_var
 from fastnorm.plan.intake import is_float
 
