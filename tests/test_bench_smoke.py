@@ -33,7 +33,7 @@ def test_a_wide_or_empty_spread_is_noisy(values: list[float]) -> None:
 
 def test_slow_providers_sit_turns_out_and_fast_ones_are_batched() -> None:
     plans, turns = timing.make_plans({"slow": 0.2, "fast": 1e-3, "tiny": 2e-6}, budget_s=1.0)
-    assert plans["fast"] == timing.Plan(1, 1)
+    assert plans["fast"] == timing.Plan(3, 2, 1)
     assert plans["tiny"].repeats >= 100
     assert turns // plans["slow"].stride <= 6
 
