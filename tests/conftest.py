@@ -21,6 +21,14 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 PACKAGE_ROOT = Path(fn.__file__).resolve().parent.parent
 
+# Files go whole to one of two processes: those with few tests of many seconds first, or one process waits for the other.
+_FIRST = ("test_properties", "test_family_backward", "test_runtime", "test_determinism", "test_training", "test_batch", "test_layer_norm")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: _FIRST.index(item.path.stem) if item.path.stem in _FIRST else len(_FIRST))
+
+
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -22,6 +22,16 @@ SIGNATURES = {
     "batch_norm_backward": (
         "(dy, x, mean, rstd, gamma=None, *, axis=1, training=True, activation=None, beta=None, residual=None, out=None)"
     ),
+    "layer_norm": "(x, gamma=None, beta=None, *, axis=-1, eps=1e-05, return_stats=False, out=None)",
+    "layer_norm_backward": "(dy, x, mean, rstd, gamma=None, *, axis=-1, out=None)",
+    "rms_norm": "(x, gamma=None, *, axis=-1, eps=1e-05, return_stats=False, out=None)",
+    "rms_norm_backward": "(dy, x, rstd, gamma=None, *, axis=-1, out=None)",
+    "add_layer_norm": "(x, residual, gamma=None, beta=None, *, axis=-1, eps=1e-05, return_stats=False, out=None)",
+    "add_rms_norm": "(x, residual, gamma=None, *, axis=-1, eps=1e-05, return_stats=False, out=None)",
+    "group_norm": "(x, num_groups, gamma=None, beta=None, *, axis=1, eps=1e-05, activation=None, return_stats=False, out=None)",
+    "group_norm_backward": "(dy, x, num_groups, mean, rstd, gamma=None, *, axis=1, activation=None, beta=None, out=None)",
+    "instance_norm": "(x, gamma=None, beta=None, *, axis=1, eps=1e-05, activation=None, return_stats=False, out=None)",
+    "instance_norm_backward": "(dy, x, mean, rstd, gamma=None, *, axis=1, activation=None, beta=None, out=None)",
 }
 
 
@@ -57,7 +67,9 @@ def test_public_functions_are_documented_and_listed() -> None:
         assert inspect.getdoc(getattr(fn, name)), f"{name} has no docstring"
 
 
-@pytest.mark.parametrize("name", ["ops.batch", "ops.statistics", "state.moments", "state.layers", "runtime.threads"])
+@pytest.mark.parametrize(
+    "name", ["ops.batch", "ops.group", "ops.layer", "ops.rms", "ops.statistics", "state.moments", "state.batch_layers", "runtime.threads"]
+)
 def test_examples_of_docstrings_are_true(name: str, restore_threads: None) -> None:
     found = doctest.testmod(importlib.import_module(f"fastnorm.{name}"))
     assert found.attempted > 0

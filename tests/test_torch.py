@@ -5,9 +5,11 @@ from __future__ import annotations
 import cases
 import numpy as np
 import oracle
+import oracle_family
 import pytest
 import tolerance
 from cases import Problem
+from checks_family import AXES, COLUMNS, NCHW, ROWS, Group, Layer, parameter, sample
 from tolerance import assert_within
 
 import fastnorm as fn
@@ -19,6 +21,10 @@ PROBLEM = Problem((6, 5, 9, 7))  # planar kernels, which other tests have compil
 
 def tensors(*arrays: np.ndarray) -> list:
     return [torch.from_numpy(a.copy()) for a in arrays]
+
+
+def leaves(*arrays: np.ndarray) -> list:
+    return [tensor.requires_grad_() for tensor in tensors(*arrays)]
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -70,3 +76,67 @@ def test_activations_mean_what_they_mean_in_pytorch(activation: str) -> None:
     gradients = oracle.backward(dy, x, exact.mean, exact.rstd, gamma=gamma, beta=beta, activation=activation)
     assert_within(y, ty.detach().numpy(), 2 * tolerance.output(exact, np.float32), "y")
     assert_within(dx, tx.grad.numpy(), 2 * tolerance.Gradient(gradients, np.float32, gamma).dx, "dx")
+
+
+def compare(found: tuple, expected: tuple, exact: oracle.Forward, gradients: oracle.Backward, gamma: np.ndarray) -> None:
+    """y, dx, dgamma[, dbeta]. Twice the bound: PyTorch has an error too."""
+    bound = tolerance.Gradient(gradients, np.float32, gamma)
+    bounds = (tolerance.output(exact, np.float32), bound.dx, bound.dgamma, bound.dbeta)
+    for name, ours, theirs, allowed in zip(("y", "dx", "dgamma", "dbeta"), found, expected, bounds, strict=False):
+        assert_within(ours, theirs.detach().numpy(), 2 * allowed, name)
+
+
+@pytest.mark.parametrize("problem", [ROWS, AXES["tokens, two axes"]], ids=["rows", "two axes"])
+def test_layer_and_rms_norm(problem: Layer) -> None:
+    x, dy, gamma, beta = sample(problem), sample(problem, seed=7), parameter(problem), parameter(problem, seed=2)
+    slices, functions, options = problem.slices, torch.nn.functional, {"axis": problem.axis, "eps": 1e-3, "return_stats": True}
+
+    tx, tgamma, tbeta = leaves(x, gamma, beta)
+    ty = functions.layer_norm(tx, gamma.shape, tgamma, tbeta, 1e-3)
+    ty.backward(torch.from_numpy(dy))
+    y, mean, rstd = fn.layer_norm(x, gamma, beta, **options)
+    result = fn.layer_norm_backward(dy, x, mean, rstd, gamma, axis=problem.axis)
+    exact = oracle_family.forward(x, slices, gamma=gamma, beta=beta, eps=1e-3)
+    gradients = oracle_family.backward(dy, x, exact.mean, exact.rstd, slices, gamma=gamma)
+    compare((y, *result), (ty, tx.grad, tgamma.grad, tbeta.grad), exact, gradients, gamma)
+
+    tx, tgamma = leaves(x, gamma)
+    ty = functions.rms_norm(tx, gamma.shape, tgamma, 1e-3)
+    ty.backward(torch.from_numpy(dy))
+    y, rstd = fn.rms_norm(x, gamma, **options)
+    exact = oracle_family.forward(x, slices, gamma=gamma, eps=1e-3, rms=True)
+    gradients = oracle_family.backward(dy, x, None, exact.rstd, slices, gamma=gamma)
+    compare((y, *fn.rms_norm_backward(dy, x, rstd, gamma, axis=problem.axis)), (ty, tx.grad, tgamma.grad), exact, gradients, gamma)
+
+
+def test_norm_of_a_sum_over_the_first_axis() -> None:
+    """The residual stream, in a layout that PyTorch sees transposed."""
+    x, residual, dy = (sample(COLUMNS, seed=seed) for seed in (0, 1, 7))
+    gamma, beta = parameter(COLUMNS), parameter(COLUMNS, seed=2)
+    tx, tresidual, tgamma, tbeta = leaves(x.T, residual.T, gamma, beta)
+    ty = torch.nn.functional.layer_norm(tx + tresidual, gamma.shape, tgamma, tbeta)
+    ty.backward(torch.from_numpy(dy.T.copy()))
+    y, h, mean, rstd = fn.add_layer_norm(x, residual, gamma, beta, axis=0, return_stats=True)
+    result = fn.layer_norm_backward(dy, h, mean, rstd, gamma, axis=0)
+    exact = oracle_family.forward(h, COLUMNS.slices, gamma=gamma, beta=beta)
+    gradients = oracle_family.backward(dy, h, exact.mean, exact.rstd, COLUMNS.slices, gamma=gamma)
+    compare((y, *result), (ty.T, tx.grad.T, tgamma.grad, tbeta.grad), exact, gradients, gamma)
+
+
+def test_group_and_instance_norm() -> None:
+    functions = torch.nn.functional
+    for problem in (NCHW, Group(NCHW.shape, NCHW.channels)):
+        x, dy, gamma, beta = sample(problem), sample(problem, seed=7), parameter(problem), parameter(problem, seed=2)
+        tx, tgamma, tbeta = leaves(x, gamma, beta)
+        exact = oracle_family.forward(x, problem.slices, gamma=gamma, beta=beta)
+        gradients = oracle_family.backward(dy, x, exact.mean, exact.rstd, problem.slices, gamma=gamma)
+        if problem is NCHW:
+            ty = functions.group_norm(tx, problem.num_groups, tgamma, tbeta)
+            y, mean, rstd = fn.group_norm(x, problem.num_groups, gamma, beta, return_stats=True)
+            result = fn.group_norm_backward(dy, x, problem.num_groups, mean, rstd, gamma)
+        else:
+            ty = functions.instance_norm(tx, weight=tgamma, bias=tbeta)
+            y, mean, rstd = fn.instance_norm(x, gamma, beta, return_stats=True)
+            result = fn.instance_norm_backward(dy, x, mean, rstd, gamma)
+        ty.backward(torch.from_numpy(dy))
+        compare((y, *result), (ty, tx.grad, tgamma.grad, tbeta.grad), exact, gradients, gamma)

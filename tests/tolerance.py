@@ -54,6 +54,11 @@ def output(expected: oracle.Forward, dtype: Any, out: Any = None) -> Array:
     return unit(dtype, out) * expected.terms + storage(expected.y, stored, arithmetic(dtype, out))
 
 
+def agreement(y: Array, dtype: Any) -> Array:
+    """Of two results for one exact value near y, each within the promise; with no parameters |y| is the largest term."""
+    return 2 * unit(dtype) * (1 + np.abs(np.asarray(y, np.float64)))
+
+
 def mean(expected_mean: Array, expected_var: Array, dtype: Any, out: Any = None) -> Array:
     """An error of the mean is an error of y, in units of std; float64 rounds the returned mean, and the expected one."""
     return unit(dtype, out) * np.sqrt(expected_var) + 2.0**-52 * np.abs(expected_mean)

@@ -120,7 +120,7 @@ def planar_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, eps, 
     inner, channel, outer = table[PROBLEM, INNER], table[PROBLEM, CHANNEL], table[PROBLEM, OUTER]
     n_planes = table[PROBLEM, BATCH] * outer * channel
     done, end = span(n_planes * inner, table[PROBLEM, CHUNKS], chunk)
-    staged = staging(out)
+    staged = staging(out, table[PROBLEM, STREAM])
     while done < end:
         plane = done // inner
         begin = done - plane * inner
@@ -218,7 +218,7 @@ def interleaved_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, 
     cuts = table[PROBLEM, CUTS]
     n_units = units_of_columns(table)
     first, last = span(n_units, table[PROBLEM, CHUNKS], chunk)
-    staged = staging(out)
+    staged = staging(out, table[PROBLEM, STREAM])
     parameters = vectors(zero_of(src), 4, table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD])
     for k in range(first, last):
         unit = k

@@ -188,7 +188,7 @@ def planar_gradient_chunk(grad, src, residual, out, grad_residual, mean, rstd, g
     params = table[PROBLEM, CHANNEL] * segments
     n_units = table[PROBLEM, BATCH] * params * cuts
     first, last = span(n_units, table[PROBLEM, CHUNKS], chunk)
-    staged = staging(out)
+    staged = staging(out, table[PROBLEM, STREAM])
     for k in range(first, last):
         unit = n_units - 1 - k  # the sums ended there
         q = unit // cuts
@@ -224,7 +224,7 @@ def planar_backward_chunk(grad, src, residual, out, grad_residual, mean, rstd, g
     segments = parameters_per_statistic(table)
     n = table[PROBLEM, OUTER] * table[PROBLEM, RUN]
     first, last = span(table[PROBLEM, BATCH] * channel, table[PROBLEM, CHUNKS], chunk)
-    staged = staging(out)
+    staged = staging(out, table[PROBLEM, STREAM])
     for stat in range(first, last):
         b = stat // channel
         p = (stat - b * channel) * segments

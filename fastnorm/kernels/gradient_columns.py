@@ -203,7 +203,7 @@ def interleaved_gradient_chunk(grad, src, residual, out, grad_residual, mean, rs
     cuts = table[PROBLEM, CUTS]
     n_units = units_of_columns(table)
     first, last = span(n_units, table[PROBLEM, CHUNKS], chunk)
-    staged = staging(out)
+    staged = staging(out, table[PROBLEM, STREAM])
     parameters = vectors(zero_of(src), 6, table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD])
     for k in range(first, last):
         unit = n_units - 1 - k  # the sums ended there
@@ -240,7 +240,7 @@ def interleaved_backward_chunk(grad, src, residual, out, grad_residual, mean, rs
     width = table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD]
     run, outer = table[PROBLEM, RUN], table[PROBLEM, OUTER]
     params = table[PROBLEM, CHANNEL] * parameters_per_statistic(table)
-    staged = staging(out)
+    staged = staging(out, table[PROBLEM, STREAM])
     parameters = vectors(zero_of(src), 6, width)
     running = vectors(zero_of(src), 2, width)
     totals = vectors(0.0, 2, width)

@@ -108,7 +108,7 @@ def elements_backward_chunk(grad, src, out, mean, rstd, gamma, beta, activation,
     wide_vectors()
     first, last = span(table[PROBLEM, BATCH] * table[PROBLEM, CHANNEL], table[PROBLEM, CHUNKS], chunk)
     n, parameters = elements_per_statistic(table), totals.shape[2]
-    staged = staging(out)
+    staged = staging(out, table[PROBLEM, STREAM])
     running = vectors(zero_of(src), 2, parameters)
     total = totals[chunk]
     for field in range(2):
@@ -177,7 +177,7 @@ def elements_gradient_chunk(grad, src, out, mean, rstd, gamma, beta, activation,
     wide_vectors()
     n = elements_per_statistic(table)
     begin, end = span(n, table[PROBLEM, CUTS], chunk)
-    staged = staging(out)
+    staged = staging(out, table[PROBLEM, STREAM])
     for stat in range(table[PROBLEM, BATCH] * table[PROBLEM, CHANNEL] - 1, -1, -1):
         terms = terms_about(mean, GradientSums(sums[0, stat], sums[1, stat]), float(n), rstd[stat])
         gradient_of_elements(grad, src, out, staged, mean, rstd, gamma, beta, activation, terms, table, stat, begin, end)

@@ -97,7 +97,7 @@ def lines_backward_chunk(grad, src, out, mean, rstd, gamma, beta, activation, to
     first, last = span(units_of_columns(table), table[PROBLEM, CHUNKS], chunk)
     width, outer = table[PROBLEM, COLUMNS], table[PROBLEM, OUTER]
     streaming = table[PROBLEM, STREAM] != 0
-    staged = staging(out)
+    staged = staging(out, table[PROBLEM, STREAM])
     parameters = vectors(zero_of(src), 6, width)
     running = vectors(zero_of(src), 2, width)
     of_columns = vectors(0.0, 2, width)

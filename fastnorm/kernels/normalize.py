@@ -62,7 +62,7 @@ def planar_normalize_chunk(src, residual, out, stats, gamma, beta, centre, eps, 
     cuts, channel = table[PROBLEM, CUTS], table[PROBLEM, CHANNEL]
     first, last = span(table[PROBLEM, BATCH] * channel, table[PROBLEM, CHUNKS], chunk)
     n = elements_per_statistic(table)
-    staged = staging(out)
+    staged = staging(out, table[PROBLEM, STREAM])
     mean, low = means_of(stats, centre)
     rstd = row(stats, RSTD)
     for stat in range(first, last):
@@ -176,7 +176,7 @@ def rows_normalize_chunk(src, extra, out, total, stats, gamma, beta, centre, eps
     first, last = span(table[PROBLEM, BATCH] * channel, table[PROBLEM, CHUNKS], chunk)
     run = inner if run == 1 else run
     block = max(1, PIECE // inner)
-    staged = staging(out)
+    staged = staging(out, table[PROBLEM, STREAM])
     b = first // channel
     c = first - b * channel
     for begin in range(first, last, block):
@@ -210,7 +210,7 @@ def interleaved_normalize_chunk(src, residual, out, stats, gamma, beta, centre, 
     compact()
     first, last = span(units_of_columns(table), table[PROBLEM, CHUNKS], chunk)
     width = table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD]
-    staged = staging(out)
+    staged = staging(out, table[PROBLEM, STREAM])
     moments = vectors(0.0, 4, width)
     block_moments = vectors(0.0, 4, width)
     sums = vectors(zero_of(src), 3, width)

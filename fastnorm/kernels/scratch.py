@@ -26,21 +26,21 @@ def _vectors(zero: Any, rows: Any, n: Any) -> Any:
     return lambda zero, rows, n: np.empty((rows, n), np.float64)
 
 
-def staging(out):
-    """A run like those of `out` in scratch memory, to be flushed later; strided outputs need none."""
+def staging(out, streaming):
+    """A run like those of `out` in scratch memory, to be flushed later, if stores stream; strided outputs need none."""
     raise NotImplementedError
 
 
 @variant(staging)
-def _staging(out: Any) -> Any:
+def _staging(out: Any, streaming: Any) -> Any:
     if out is types.none:
-        return lambda out: None
+        return lambda out, streaming: None
     if isinstance(out, types.Array):
         if out.dtype == types.float32:
-            return lambda out: np.empty(STAGE_BYTES // 4, np.float32)
-        return lambda out: np.empty(STAGE_BYTES // 8, np.float64)
+            return lambda out, streaming: np.empty(streaming * STAGE_BYTES // 4, np.float32)
+        return lambda out, streaming: np.empty(streaming * STAGE_BYTES // 8, np.float64)
     if out.instance_class is Strided:
-        return lambda out: out
+        return lambda out, streaming: out
     if out.instance_class is Half:
-        return lambda out: Half(np.empty(STAGE_BYTES // 2, np.uint16))
-    return lambda out: BFloat16(np.empty(STAGE_BYTES // 2, np.uint16))
+        return lambda out, streaming: Half(np.empty(streaming * STAGE_BYTES // 2, np.uint16))
+    return lambda out, streaming: BFloat16(np.empty(streaming * STAGE_BYTES // 2, np.uint16))

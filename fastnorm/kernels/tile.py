@@ -7,6 +7,7 @@ from fastnorm.element.activation import activate, derivative
 from fastnorm.element.affine import affine, centred, distance
 from fastnorm.element.gradient import GradientSums, input_gradient, weighted
 from fastnorm.element.moments import about_shift, lopsided
+from fastnorm.element.parameters import either
 from fastnorm.element.storage import as_compute, at, load, store, write, zero_of
 
 # Elements whose squares are summed in float32: 16 to a vector lane. One outlier absorbs at most
@@ -88,12 +89,11 @@ def moments_about(centre, run, n):
 
 @loop
 def sum_of_runs(run, addend, total, n):
-    """Write run + addend to `total` and go on with that; without addend with the run."""
-    if addend is None:
-        return run
-    for i in range(n):
-        store(total, i, load(run, i) + load(addend, i))
-    return total
+    """Write run + addend to `total` and go on with that; without them with the run."""
+    if addend is not None:
+        for i in range(n):
+            store(total, i, load(run, i) + load(addend, i))
+    return either(total, run)
 
 
 @loop

@@ -72,15 +72,18 @@ def _layout(ndim: int, axis: int, accumulates: bool) -> Layout:
     return Layout(tuple(labels), two_phases=True, batched=False, accumulates=accumulates)
 
 
-def _groups_of(x: Array, axis: Any, num_groups: Any = None) -> _Groups:
-    """Raises AxisError, TypeError, ValueError. Without a number of groups every channel is one."""
+EVERY_CHANNEL = "every channel"
+
+
+def _groups_of(x: Array, axis: Any, num_groups: Any) -> _Groups:
+    """Raises AxisError, TypeError, ValueError. num_groups : or `EVERY_CHANNEL`, which users cannot pass."""
     if x.ndim < 2:
         raise np.exceptions.AxisError(f"x has {x.ndim} dimensions but axis 0 is its samples and another its channels; pass at least two")
     index = normalize_axis(axis, x.ndim)
     if index == 0:
         raise ValueError(f"axis is {axis!r}, the samples of x, but must name its channels; pass 1 for (N, C, ...) or -1 for (N, ..., C)")
     channels = x.shape[index]
-    if num_groups is None:
+    if num_groups is EVERY_CHANNEL:
         return _Groups(index, channels, max(channels, 1))
     if isinstance(num_groups, bool) or not hasattr(num_groups, "__index__"):
         raise TypeError(f"num_groups must be an integer, got {num_groups!r}")
@@ -312,7 +315,7 @@ def instance_norm(
     array([[[-1.,  1.],
             [-1.,  1.]]])
     """
-    result = _forward(x, None, gamma, beta, axis, eps, activation, out)
+    result = _forward(x, EVERY_CHANNEL, gamma, beta, axis, eps, activation, out)
     return result if return_stats else result.y
 
 
@@ -360,4 +363,4 @@ def instance_norm_backward(
     >>> fn.instance_norm_backward(np.ones((1, 2, 2)), x, mean, rstd).dbeta
     array([2., 2.])
     """
-    return _backward(dy, x, None, mean, rstd, gamma, axis, activation, beta, out, "instance_norm")
+    return _backward(dy, x, EVERY_CHANNEL, mean, rstd, gamma, axis, activation, beta, out, "instance_norm")

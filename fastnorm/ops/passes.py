@@ -229,7 +229,7 @@ def element_gradient_pass(problem: Problem, activation: Any) -> Callable[..., Gr
         def in_one(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any) -> Gradients:
             totals = np.empty((parts, 2, n))
             launch(operands[3], operands[0], operands[1], mean, rstd, gamma, beta, activation, totals, table)
-            total = np.add.reduce(totals, 0)  # parts in order
+            total = np.add.reduce(totals, 0) if parts > 1 else totals[0]  # parts in order
             return total[0], total[1]
 
         return in_one

@@ -47,19 +47,24 @@ def raw_type(dtype: np.dtype[Any]) -> str:
     return dtype.newbyteorder("=").str
 
 
-def view_of(array: NDArray[Any], steps: Steps, sizes: Steps, unit: int) -> View:
-    """Present an array to the kernels without copying it.
+def is_plain(array: NDArray[Any], steps: Steps, sizes: Steps, unit: int) -> bool:
+    """Whether runs of an array are contiguous, aligned and of native byte order. Arguments as of `view_of`."""
+    item = array.itemsize
+    address = array.__array_interface__["data"][0]
+    aligned = all(number % item == 0 for number in (address, *steps))
+    return aligned and array.dtype.isnative and (steps[unit] == item or sizes[unit] == 1)
+
+
+def view_of(array: NDArray[Any], steps: Steps, sizes: Steps, plain: bool) -> View:
+    """Present an array to the kernels without copying it: as it is, or as bytes.
 
     steps : bytes along b, o, c, i
-    unit  : which of the four the kernel's runs go along
     """
     address = array.__array_interface__["data"][0]
     lowest = sum(min(0, step * (size - 1)) for step, size in zip(steps, sizes, strict=True))
     highest = sum(max(0, step * (size - 1)) for step, size in zip(steps, sizes, strict=True)) + array.itemsize
     item = array.itemsize
     swapped = not array.dtype.isnative
-    aligned = (address + lowest) % item == 0 and all(step % item == 0 for step in steps)
-    plain = not swapped and aligned and (steps[unit] == item or sizes[unit] == 1)
     scale = item if plain else 1
     typestr = raw_type(array.dtype) if plain else "|u1"
     carrier = np.asarray(_Bytes(array, address + lowest, (highest - lowest) // scale, typestr))

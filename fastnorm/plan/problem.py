@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnorm.plan.geometry import Collapsed, Geometry, collapse
-from fastnorm.plan.memory import kind_of, view_of
+from fastnorm.plan.memory import is_plain, kind_of, view_of
 from fastnorm.plan.schedule import Schedule, make_schedule
 from fastnorm.plan.table import N_ROWS, PARAM, PROBLEM, WIDTH
 
@@ -179,9 +179,11 @@ def _arrange_any(layout: Layout, operands: Operands, n_threads: int) -> Problem:
     geometry = _geometry(layout, collapsed)
     schedule = _schedule(layout, geometry, collapsed, arrays, n_threads)
     unit = 3 if schedule.planar or geometry.inner > 1 else 2
-    steps = iter(collapsed.strides)
-    views = tuple(None if a is None else view_of(a, next(steps), collapsed.sizes, unit) for a in arranged)
-    if any(v is not None and v.strided for k, v in enumerate(views) if k in _WRITTEN):
+    # One strided operand makes all of them strided: every mixture would be a kernel of its own to compile.
+    plain = all(is_plain(a, steps, collapsed.sizes, unit) for a, steps in zip(arrays, collapsed.strides, strict=True))
+    steps_of = iter(collapsed.strides)
+    views = tuple(None if a is None else view_of(a, next(steps_of), collapsed.sizes, plain) for a in arranged)
+    if not plain:
         schedule = schedule._replace(stream=False)
     table = _table(layout, geometry, schedule, {k + 1: view.row for k, view in enumerate(views) if view is not None})
     return Problem(geometry, schedule, table, views, collapsed.order, tuple(detours), per_element(layout, geometry, schedule))

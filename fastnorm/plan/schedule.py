@@ -32,10 +32,11 @@ PARALLEL_ELEMENTS = 32768
 L2_BYTES = 1 << 20
 # Column tiles from which one launch with whole tiles keeps enough threads busy.
 FUSED_TILES = 8
-# Statistics from which parameter gradients are summed per chunk of statistics: at least ROWS_OF_SUMS each, so
-# that the sums of all chunks stay below 1 % of x. Fewer (of more elements) are cut along their elements instead.
+# Statistics from which parameter gradients are summed per chunk of statistics: four chunks, or as many of ROWS_OF_SUMS
+# each as there are, so that the sums of all chunks are 0.4 % of x (1.6 % of 1024 rows). Fewer statistics (of more
+# elements) are cut along their elements instead.
 MANY_STATISTICS = 1024
-ROWS_OF_SUMS = 512
+FEW_SUMS, ROWS_OF_SUMS, MOST_SUMS = 4, 1024, 64
 
 
 class Schedule(NamedTuple):
@@ -82,8 +83,11 @@ def make_schedule(
     if interleaved:
         schedule = _interleaved(geometry, compute_bytes, n_threads, parallel, stream, rows_contiguous and not per_element, two_phases)
         if accumulates and per_element:  # a row's parameter gradient is summed over the columns of a tile
-            units = geometry.batch * -(-geometry.columns // schedule.columns)
-            schedule = schedule._replace(fused=True, cuts=1, chunks=_chunks(units, n_threads, parallel))
+            least = min(FEW_SUMS, geometry.columns // 256) if geometry.batch < FEW_SUMS else 1
+            tiles = max(1, least, -(-geometry.columns // schedule.columns))
+            columns = -(-geometry.columns // tiles)
+            units = geometry.batch * -(-geometry.columns // columns)
+            schedule = schedule._replace(fused=True, cuts=1, columns=columns, chunks=_chunks(units, n_threads, parallel))
         return schedule
     schedule = _planar(geometry, compute_bytes, n_threads, parallel, stream, two_phases)
     if accumulates and (per_element or (geometry.run == 1 and geometry.inner > 1)):
@@ -111,7 +115,7 @@ def _accumulating(schedule: Schedule, geometry: Geometry, per_element: bool) -> 
     if not per_element:  # parameters are fewer than the elements of a statistic
         return schedule._replace(fused=True, cuts=1, chunks=min(64, statistics))
     if statistics >= MANY_STATISTICS:
-        return schedule._replace(fused=True, cuts=1, chunks=min(64, statistics // ROWS_OF_SUMS))
+        return schedule._replace(fused=True, cuts=1, chunks=max(FEW_SUMS, min(MOST_SUMS, statistics // ROWS_OF_SUMS)))
     cuts = max(1, min(MAX_CUTS, geometry.elements // 1024))
     return schedule._replace(fused=False, rows=False, cuts=cuts, chunks=cuts)
 

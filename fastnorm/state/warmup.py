@@ -10,6 +10,8 @@ import numpy as np
 
 from fastnorm.ops.batch import batch_norm, batch_norm_train
 from fastnorm.ops.batch_backward import batch_norm_backward
+from fastnorm.ops.layer import layer_norm, layer_norm_backward
+from fastnorm.ops.rms import rms_norm, rms_norm_backward
 from fastnorm.ops.statistics import mean_var
 from fastnorm.plan.intake import is_float
 
@@ -34,6 +36,13 @@ def _calls(dtype: Any) -> Iterator[tuple[str, Callable[[], object]]]:
             yield f"{name}: inference", partial(batch_norm, x, zero, one, gamma, beta)
         yield f"{name}: backward", partial(batch_norm_backward, x, x, zero, one, one)
         yield f"{name}: statistics", partial(mean_var, x, tuple(k for k in range(x.ndim) if k != 1))
+    for shape in ((64, 32), (4096, 32)):
+        x = np.linspace(0.0, 1.0, int(np.prod(shape))).reshape(shape).astype(dtype)
+        gamma, mean = np.ones(shape[1], np.float32), np.zeros(shape[0])
+        yield f"layer norm {shape}", partial(layer_norm, x, gamma, gamma)
+        yield f"RMS norm {shape}", partial(rms_norm, x, gamma)
+        yield f"layer norm {shape}: backward", partial(layer_norm_backward, x, x, mean, mean + 1.0, gamma)
+        yield f"RMS norm {shape}: backward", partial(rms_norm_backward, x, x, mean + 1.0, gamma)
 
 
 def warmup(dtypes: Iterable[Any] = (np.float32,), *, progress: bool = True) -> int:
