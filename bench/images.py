@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from bench import environment
 from bench.problems import UnsupportedError
 
 
 def load(source: str, dims: tuple[int, ...]) -> np.ndarray:
     """source: "photos" (china.jpg and flower.jpg in turn) or "digits"; values 0..255 or 0..16."""
     try:
+        environment.all_cores()
         from sklearn import datasets
     except ImportError:
         raise UnsupportedError("scikit-learn is not installed") from None

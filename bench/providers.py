@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bench import environment
 from bench.problems import Problem, UnsupportedError
 
 Results = dict[str, np.ndarray]
@@ -48,6 +49,7 @@ Setup = Callable[[Problem, bool], Prepared]
 @cache
 def module(library: str) -> ModuleType | str:
     """The library's file, or why it cannot be used."""
+    environment.all_cores()
     try:
         return importlib.import_module(MODULES[library])
     except ImportError as absence:

@@ -129,18 +129,19 @@ def in_a_pair(call: Callable[..., Any]) -> Callable[..., Any]:
 
 def arguments(*names: str, axis: int | tuple[int, ...] = PLANES, stats: tuple[int, ...] = (4, 3)) -> dict[str, Any]:
     values = {"x": X, "residual": DY, "dy": DY, "num_groups": 2, "mean": np.zeros(stats), "rstd": np.ones(stats)}
+    values |= {"gamma": like(5, 6), "beta": like(5, 6)}
     return {"axis": axis, **{name: values[name] for name in names}}
 
 
 Function = Callable[..., Any]
 # By name: the function, arguments that are good, and what is wrong in their place.
 FUNCTIONS: dict[str, tuple[Function, dict[str, Any], dict[str, Bad]]] = {
-    "layer_norm": (fn.layer_norm, arguments("x"), {**FORWARD, **BETA}),
-    "rms_norm": (fn.rms_norm, arguments("x"), FORWARD),
-    "add_layer_norm": (in_a_pair(fn.add_layer_norm), arguments("x", "residual"), {**FORWARD, **BETA, **RESIDUAL}),
-    "add_rms_norm": (in_a_pair(fn.add_rms_norm), arguments("x", "residual"), {**FORWARD, **RESIDUAL}),
-    "layer_norm_backward": (fn.layer_norm_backward, arguments("dy", "x", "mean", "rstd"), {**BACKWARD, **MEAN}),
-    "rms_norm_backward": (fn.rms_norm_backward, arguments("dy", "x", "rstd"), BACKWARD),
+    "layer_norm": (fn.layer_norm, arguments("x", "gamma", "beta"), {**FORWARD, **BETA}),
+    "rms_norm": (fn.rms_norm, arguments("x", "gamma"), FORWARD),
+    "add_layer_norm": (in_a_pair(fn.add_layer_norm), arguments("x", "residual", "gamma", "beta"), {**FORWARD, **BETA, **RESIDUAL}),
+    "add_rms_norm": (in_a_pair(fn.add_rms_norm), arguments("x", "residual", "gamma"), {**FORWARD, **RESIDUAL}),
+    "layer_norm_backward": (fn.layer_norm_backward, arguments("dy", "x", "mean", "rstd", "gamma"), {**BACKWARD, **MEAN}),
+    "rms_norm_backward": (fn.rms_norm_backward, arguments("dy", "x", "rstd", "gamma"), BACKWARD),
     "group_norm": (fn.group_norm, arguments("x", "num_groups", axis=-1), {**GROUP, **EPS, **NUM_GROUPS}),
     "instance_norm": (fn.instance_norm, arguments("x", axis=-1), {**GROUP, **EPS}),
     "group_norm_backward": (

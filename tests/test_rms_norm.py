@@ -117,10 +117,6 @@ def test_other_float_dtypes(dtype: np.dtype) -> None:
     check_rms(sample(ROWS, dtype), gamma=parameter(ROWS, dtype))
 
 
-def test_integers_are_computed_and_returned_in_float64() -> None:
-    check_rms(sample(ROWS, np.int16), gamma=parameter(ROWS))
-
-
 @pytest.mark.parametrize("gamma", [cases.F8, cases.F2], ids=str)
 def test_gamma_of_another_float_dtype(gamma: np.dtype) -> None:
     for problem in (ROWS, COLUMNS):

@@ -33,9 +33,9 @@ L2_BYTES = 1 << 20
 # Column tiles from which one launch with whole tiles keeps enough threads busy.
 FUSED_TILES = 8
 # Statistics from which parameter gradients are summed per chunk of statistics: four chunks, or as many of ROWS_OF_SUMS
-# each as there are, so that the sums of all chunks are 0.4 % of x (1.6 % of 1024 rows). Fewer statistics (of more
+# each as there are, so that the sums of all chunks are 0.4 % of x (3 % of 512 rows). Fewer statistics (of more
 # elements) are cut along their elements instead.
-MANY_STATISTICS = 1024
+MANY_STATISTICS = 256
 FEW_SUMS, ROWS_OF_SUMS, MOST_SUMS = 4, 1024, 64
 
 
@@ -116,7 +116,7 @@ def _accumulating(schedule: Schedule, geometry: Geometry, per_element: bool) -> 
         return schedule._replace(fused=True, cuts=1, chunks=min(64, statistics))
     if statistics >= MANY_STATISTICS:
         return schedule._replace(fused=True, cuts=1, chunks=max(FEW_SUMS, min(MOST_SUMS, statistics // ROWS_OF_SUMS)))
-    cuts = max(1, min(MAX_CUTS, geometry.elements // 1024))
+    cuts = max(1, min(MAX_CUTS, geometry.elements // 256))
     return schedule._replace(fused=False, rows=False, cuts=cuts, chunks=cuts)
 
 
