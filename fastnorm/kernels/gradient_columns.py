@@ -119,7 +119,7 @@ def gradient_of_rows(grad, src, residual, out, grad_residual, staged, parameters
     high, low, scale, shift = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
     offset, slope = row(parameters, 4), row(parameters, 5)
     for k in range(n_rows):
-        line = n_rows - 1 - k
+        line = k
         run_grad = cut(grad, places[0] + line * steps[0], n)
         run_src = cut(src, places[1] + line * steps[1], n)
         run_residual = cut(residual, places[2] + line * steps[2], n)

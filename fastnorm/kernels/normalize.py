@@ -12,7 +12,7 @@ from fastnorm._jit import chunk_body, driver, loop, parallel_driver
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.moments import EMPTY, about_shift, merge, reciprocal_std, rounded_mean, variance
 from fastnorm.element.parameters import either, gain_of, only_with, only_without, shift_of
-from fastnorm.element.storage import cut, fetch, flush, row, subrun, zero_of
+from fastnorm.element.storage import cut, fetch, row, subrun, zero_of
 from fastnorm.kernels.apply import apply_to_block, apply_to_span, column_parameters, mean_parts, parameters_of
 from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, moments_of_block, moments_of_span, record, record_columns
 from fastnorm.kernels.scratch import staging, vectors
@@ -144,21 +144,17 @@ def next_statistic(b, c, channel):
 
 
 @loop
-def normalize_block(src, residual, out, total, staged, stats, gamma, beta, centre, activation, table, begin, end, b, c, run):
+def normalize_block(src, residual, out, total, stats, gamma, beta, centre, activation, table, begin, end, b, c, run):
     """Statistics begin to end, the first of which is (b, c)."""
     channel, inner, zero = table[PROBLEM, CHANNEL], table[PROBLEM, INNER], zero_of(src)
-    streaming = table[PROBLEM, STREAM] != 0
     mean, low = means_of(stats, centre)
     for stat in range(begin, end):
         high, rest = mean_parts(zero, mean, low, stat)
         ahead = position(table, SRC, b, 0, c, 0) + (end - begin) * table[SRC, STEP_CHANNEL]
-        place = position(table, OUT, b, 0, c, 0)
-        target = cut(staged, 0, inner) if streaming else cut(out, place, inner)
+        target = cut(out, position(table, OUT, b, 0, c, 0), inner)
         line = cut(src, position(table, SRC, b, 0, c, 0), inner)
         line = either(cut(total, position(table, GRAD_EXTRA, b, 0, c, 0), inner), line)
         normalize_line(line, residual, target, stats[RSTD, stat], high, rest, gamma, beta, activation, table, b, c, run, src, ahead)
-        if streaming:
-            flush(staged, out, place, inner)
         b, c = next_statistic(b, c, channel)
 
 
@@ -176,7 +172,6 @@ def rows_normalize_chunk(src, extra, out, total, stats, gamma, beta, centre, eps
     first, last = span(table[PROBLEM, BATCH] * channel, table[PROBLEM, CHUNKS], chunk)
     run = inner if run == 1 else run
     block = max(1, PIECE // inner)
-    staged = staging(out, table[PROBLEM, STREAM])
     b = first // channel
     c = first - b * channel
     for begin in range(first, last, block):
@@ -187,9 +182,8 @@ def rows_normalize_chunk(src, extra, out, total, stats, gamma, beta, centre, eps
             of_b, of_c = next_statistic(of_b, of_c, channel)
         settle_rows(stats, begin, end - begin, inner, eps)
         if out is not None:
-            normalize_block(src, residual, out, total, staged, stats, gamma, beta, centre, activation, table, begin, end, b, c, run)
+            normalize_block(src, residual, out, total, stats, gamma, beta, centre, activation, table, begin, end, b, c, run)
         b, c = of_b, of_c
-    fence()
 
 
 @driver

@@ -47,12 +47,15 @@ def raw_type(dtype: np.dtype[Any]) -> str:
     return dtype.newbyteorder("=").str
 
 
+def is_aligned(array: NDArray[Any], steps: Steps) -> bool:
+    """Whether every element is aligned and of native byte order."""
+    address = array.__array_interface__["data"][0]
+    return array.dtype.isnative and all(number % array.itemsize == 0 for number in (address, *steps))
+
+
 def is_plain(array: NDArray[Any], steps: Steps, sizes: Steps, unit: int) -> bool:
     """Whether runs of an array are contiguous, aligned and of native byte order. Arguments as of `view_of`."""
-    item = array.itemsize
-    address = array.__array_interface__["data"][0]
-    aligned = all(number % item == 0 for number in (address, *steps))
-    return aligned and array.dtype.isnative and (steps[unit] == item or sizes[unit] == 1)
+    return is_aligned(array, steps) and (steps[unit] == array.itemsize or sizes[unit] == 1)
 
 
 def view_of(array: NDArray[Any], steps: Steps, sizes: Steps, plain: bool) -> View:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnorm.plan.geometry import Collapsed, Geometry, collapse
-from fastnorm.plan.memory import is_plain, kind_of, view_of
+from fastnorm.plan.memory import is_aligned, is_plain, kind_of, view_of
 from fastnorm.plan.schedule import Schedule, make_schedule
 from fastnorm.plan.table import N_ROWS, PARAM, PROBLEM, WIDTH
 
@@ -28,6 +28,7 @@ class Layout:
     streams: bool = True
     per_element: bool = False  # every element of a statistic has parameters of its own, shared by all statistics
     accumulates: bool = False  # gradients of parameters are summed
+    any_step: bool = False  # runs need not be contiguous: the kernel goes by the steps of the table
 
 
 class Problem(NamedTuple):
@@ -129,6 +130,7 @@ def _schedule(layout: Layout, geometry: Geometry, collapsed: Collapsed, arrays: 
         two_phases=layout.two_phases,
         per_element=layout.per_element,
         accumulates=layout.accumulates,
+        read_only=not layout.streams,
     )
 
 
@@ -180,7 +182,10 @@ def _arrange_any(layout: Layout, operands: Operands, n_threads: int) -> Problem:
     schedule = _schedule(layout, geometry, collapsed, arrays, n_threads)
     unit = 3 if schedule.planar or geometry.inner > 1 else 2
     # One strided operand makes all of them strided: every mixture would be a kernel of its own to compile.
-    plain = all(is_plain(a, steps, collapsed.sizes, unit) for a, steps in zip(arrays, collapsed.strides, strict=True))
+    plain = all(
+        is_aligned(a, steps) if layout.any_step else is_plain(a, steps, collapsed.sizes, unit)
+        for a, steps in zip(arrays, collapsed.strides, strict=True)
+    )
     steps_of = iter(collapsed.strides)
     views = tuple(None if a is None else view_of(a, next(steps_of), collapsed.sizes, plain) for a in arranged)
     if not plain:

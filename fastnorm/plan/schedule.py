@@ -20,6 +20,9 @@ ROW_BYTES = 4096
 # Bytes up to which a row is not cut into column tiles. Two tiles of 4096 bytes skip every other page: inference on
 # (1568, 2048) took 2.7 instead of 1.9 ms. Narrow tiles, all rows of which fit L2, were twice as slow in training.
 WHOLE_ROW_BYTES = 8192
+# The same, where rows are only read: pieces of 4096 bytes are too short for a processor to fetch ahead. The moments of
+# (10000, 10000) took 31 ms in pieces and 21 whole, one core of a Zen.
+WHOLE_READ_BYTES = 65536
 # Shorter planes than this are read as columns, if there are rows enough to vectorize over them.
 SHORT_RUN = 256
 FEW_ROWS = 8
@@ -64,6 +67,7 @@ def make_schedule(
     two_phases: bool,
     per_element: bool,
     accumulates: bool,
+    read_only: bool,
 ) -> Schedule:
     """Decide once; kernels receive the numbers and ask nothing.
 
@@ -73,6 +77,7 @@ def make_schedule(
     rows_contiguous    : rows follow each other without a gap, in every operand
     two_phases : the elements are read a second time after the statistics are known
     per_element, accumulates : of the layout
+    read_only : nothing as large as the source is written
     """
     short = geometry.inner < SHORT_RUN and geometry.outer >= FEW_ROWS
     interleaved = columns_contiguous and (short or (geometry.inner < 16 and geometry.outer > 1))
@@ -81,7 +86,16 @@ def make_schedule(
     parallel = n_threads > 1 and geometry.size >= PARALLEL_ELEMENTS
     stream = may_stream and traffic_bytes > last_level_cache_bytes() and streaming_stores_pay()
     if interleaved:
-        schedule = _interleaved(geometry, compute_bytes, n_threads, parallel, stream, rows_contiguous and not per_element, two_phases)
+        schedule = _interleaved(
+            geometry,
+            compute_bytes,
+            n_threads,
+            parallel,
+            stream,
+            foldable=rows_contiguous and not per_element,
+            two_phases=two_phases,
+            read_only=read_only,
+        )
         if accumulates and per_element:  # a row's parameter gradient is summed over the columns of a tile
             least = min(FEW_SUMS, geometry.columns // 256) if geometry.batch < FEW_SUMS else 1
             tiles = max(1, least, -(-geometry.columns // schedule.columns))
@@ -100,8 +114,11 @@ def _planar(geometry: Geometry, compute_bytes: int, n_threads: int, parallel: bo
     statistics = geometry.statistics
     balanced = not parallel or statistics >= 4 * n_threads or statistics % n_threads == 0
     tile = TILE_BYTES // compute_bytes
-    # Longer runs than a tile are summed in other pieces than by the split path: never a matter of threads.
+    # Longer runs than a tile are summed in other pieces than by the split path: never a matter of threads. Of shorter ones
+    # the next is fetched while one is written; stores that stream gained nothing then, and cost 1.2 to 2.4 times for rows
+    # of 256 and 128.
     rows = two_phases and geometry.outer == 1 and geometry.inner <= (tile if stream else ROW_TILES * tile)
+    stream = stream and not rows
     fused = rows or (two_phases and balanced)
     units = statistics if fused else statistics * cuts
     return Schedule(True, rows, fused, parallel, stream, cuts, _chunks(units, n_threads, parallel), 0, 1, tile)
@@ -121,11 +138,19 @@ def _accumulating(schedule: Schedule, geometry: Geometry, per_element: bool) -> 
 
 
 def _interleaved(
-    geometry: Geometry, compute_bytes: int, n_threads: int, parallel: bool, stream: bool, foldable: bool, two_phases: bool
+    geometry: Geometry,
+    compute_bytes: int,
+    n_threads: int,
+    parallel: bool,
+    stream: bool,
+    *,
+    foldable: bool,
+    two_phases: bool,
+    read_only: bool,
 ) -> Schedule:
     widest = ROW_BYTES // compute_bytes
     columns = geometry.columns
-    if columns * compute_bytes > WHOLE_ROW_BYTES:  # tiles of equal width that do not cut a statistic
+    if columns * compute_bytes > (WHOLE_READ_BYTES if read_only else WHOLE_ROW_BYTES):  # tiles of equal width that do not cut a statistic
         tiles = -(-columns // max(geometry.inner, widest // geometry.inner * geometry.inner))
         columns = -(-geometry.channel // tiles) * geometry.inner
     tiles = -(-geometry.columns // columns)
