@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fastnorm.ops.group import group_norm_backward as group_norm_backward
     from fastnorm.ops.group import instance_norm as instance_norm
     from fastnorm.ops.group import instance_norm_backward as instance_norm_backward
+    from fastnorm.ops.images import normalize_images as normalize_images
     from fastnorm.ops.layer import add_layer_norm as add_layer_norm
     from fastnorm.ops.layer import layer_norm as layer_norm
     from fastnorm.ops.layer import layer_norm_backward as layer_norm_backward
@@ -51,6 +52,7 @@ _HOME = {
     "rms_norm": "fastnorm.ops.rms",
     "rms_norm_backward": "fastnorm.ops.rms",
     "mean_var": "fastnorm.ops.statistics",
+    "normalize_images": "fastnorm.ops.images",
     "RunningMoments": "fastnorm.state.moments",
     "show_config": "fastnorm.runtime.config",
     "warmup": "fastnorm.state.warmup",

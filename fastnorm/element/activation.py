@@ -47,6 +47,13 @@ class GeluTanh(NamedTuple):
     cubic: float = 0.044715
 
 
+class Clip(NamedTuple):
+    """z, no less than `low` and no more than `high`; not of gradients."""
+
+    low: float
+    high: float
+
+
 @element
 def exp_single(value):
     """exp in float32, relative error below 2e-7; saturates at exp(-87) and exp(88), NaN gives exp(88)."""
@@ -142,6 +149,13 @@ def gelu_tanh_slope(z, cubic):
     return as_compute(z, 1.5957691216057308) * (as_compute(z, 1.0) + as_compute(z, 3.0 * cubic) * z * z)
 
 
+@element
+def clip(z, low, high):
+    """NaN passes through."""
+    floored = low if z < low else z
+    return high if floored > high else floored
+
+
 def activate(activation, z):
     """The activation of a pre-activation."""
     raise NotImplementedError
@@ -156,6 +170,8 @@ def _activate(activation: Any, z: Any) -> Any:
         return lambda activation, z: as_compute(z, 0.0) if z < as_compute(z, 0.0) else z
     if tag is LeakyRelu:
         return lambda activation, z: z * as_compute(z, activation.slope) if z < as_compute(z, 0.0) else z
+    if tag is Clip:
+        return lambda activation, z: clip(z, as_compute(z, activation.low), as_compute(z, activation.high))
     if tag is Silu:
         return lambda activation, z: z * sigmoid(z)
     if tag is Gelu:

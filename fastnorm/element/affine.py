@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from fastnorm._jit import element
-from fastnorm.element.storage import as_compute
+import math
+from typing import Any
+
+from fastnorm._jit import element, variant
+from fastnorm.element.storage import as_compute, holds_integers
 
 
 @element
@@ -22,6 +25,18 @@ def distance(value, shift):
     """value - shift, by itself: left to a reassociating loop, ``total += value - shift`` becomes
     ``(total - shift) + value``, which loses everything at a large offset."""
     return value - shift
+
+
+def origin_near(storage, guess):
+    """What distances of the elements are measured from: of integers an integer, so that sums of distances are exact."""
+    raise NotImplementedError
+
+
+@variant(origin_near)
+def _origin_near(storage: Any, guess: Any) -> Any:
+    if holds_integers(storage):
+        return lambda storage, guess: math.floor(guess + 0.5)
+    return lambda storage, guess: guess
 
 
 @element

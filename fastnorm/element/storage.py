@@ -56,6 +56,13 @@ def compute_type(storage: Any) -> Any:
     return types.float32
 
 
+def holds_integers(storage: Any) -> bool:
+    """Whether elements are integers or bool, of which sums of a tile are exact in float64."""
+    if is_tagged(storage, Strided):
+        return holds_integers(storage[_SAMPLE])
+    return isinstance(storage, types.Array) and not isinstance(storage.dtype, types.Float)
+
+
 def _array_type(storage: Any) -> Any:
     """Of the array that holds the elements, or that has their type."""
     if is_tagged(storage, Strided):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastnorm._jit import chunk_body, loop
-from fastnorm.element.affine import centred, distance
+from fastnorm.element.affine import centred, distance, origin_near
 from fastnorm.element.bits import wide_vectors
 from fastnorm.element.moments import Moments, about_shift, merge, relative_mean, union_of_equals
 from fastnorm.element.storage import as_compute, cut, load, row, zero_of
@@ -76,10 +76,10 @@ def load_row(line, target, n):
 
 
 @chunk_body
-def add_scaled(target, source, factor, n):
+def add_scaled(storage, target, source, factor, n):
     wide_vectors()
     for i in range(n):
-        target[i] += source[i] * factor
+        target[i] = origin_near(storage, target[i] + source[i] * factor)
 
 
 @chunk_body
@@ -110,7 +110,7 @@ def sum_rows(src, at, step, n_rows, n, shift, total, squares):
 def add_squares(line, m2, n):
     wide_vectors()
     for i in range(n):
-        value = float(load(line, i))
+        value = load(line, i)
         m2[i] += value * value
 
 
@@ -142,8 +142,7 @@ def moments_of_centred_rows(src, at, step, n_rows, n, count, moments, block_mome
             rows = min(8, block) if sweep == 0 else block
             sum_rows(src, place, step, rows, n, shift, total, squares)
             if sweep == 0:
-                part = as_compute(zero_of(src), 1.0 / rows)
-                add_scaled(shift, total, part, n)
+                add_scaled(src, shift, total, as_compute(zero_of(src), 1.0 / rows), n)
         if count == 0.0:
             moments_of_sums(float(block), shift, total, squares, row(moments, 1), row(moments, 2), row(moments, 3), n)
         else:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fastnorm.element.activation import Gelu, GeluTanh, LeakyRelu, Relu, Silu
+from fastnorm.element.activation import Clip, Gelu, GeluTanh, LeakyRelu, Relu, Silu
+from fastnorm.element.reductions import Absolutes, Extrema, Present, Weighted
 from fastnorm.element.storage import BFloat16, Half, Strided
 from fastnorm.plan.memory import View, kind_of
 
@@ -18,6 +19,7 @@ ACTIVATIONS = {
     "gelu": Gelu(),
     "gelu_tanh": GeluTanh(),
 }
+REDUCTIONS = {"weighted": Weighted(), "present": Present(), "extrema": Extrema(), "absolutes": Absolutes()}
 _TAGS = {"half": Half, "bfloat16": BFloat16}
 _EMPTY = {kind: np.empty(0, kind) for kind in ("f4", "f8", "b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")}
 
@@ -36,6 +38,11 @@ def compute_dtype(kind: str) -> np.dtype[Any]:
 
 
 _SINGLE = {"f4", "half", "bfloat16"}
+
+
+def limits(low: float, high: float) -> Clip:
+    """In place of an activation."""
+    return Clip(float(low), float(high))
 
 
 def _sample(kind: str) -> Any:

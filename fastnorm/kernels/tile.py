@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastnorm._jit import loop
 from fastnorm.element.activation import activate, derivative
-from fastnorm.element.affine import affine, centred, distance
+from fastnorm.element.affine import affine, centred, distance, origin_near
 from fastnorm.element.gradient import GradientSums, input_gradient, weighted
 from fastnorm.element.moments import about_shift, lopsided
 from fastnorm.element.parameters import either
@@ -37,10 +37,10 @@ def sums_about_mean(run, n):
     total = zero
     for i in range(few):
         total += distance(load(run, i), first)
-    shift = first + total / as_compute(zero, few)
+    shift = origin_near(run, first + total / as_compute(zero, few))
     total64, squares64 = sums_about(run, n, shift)
     if lopsided(float(n), total64, squares64):
-        shift += as_compute(zero, total64 / float(n))
+        shift = origin_near(run, shift + as_compute(zero, total64 / float(n)))
         total64, squares64 = sums_about(run, n, shift)
     return float(shift), total64, squares64
 
@@ -64,10 +64,10 @@ def sums_about(run, n, shift):
 
 @loop
 def squares_of_run(run, n):
-    """In float64: the square of 1e21 is no float32, and the loop waits for memory anyway."""
+    """Squares in the compute dtype (float32: up to 1e19), their sum in float64."""
     total = 0.0
     for i in range(n):
-        value = float(load(run, i))
+        value = load(run, i)
         total += value * value
     return total
 

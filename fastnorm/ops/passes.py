@@ -145,6 +145,19 @@ def moments_pass(problem: Problem, eps: float, centre: Any) -> Callable[[Any], S
     return walk
 
 
+def reduction(problem: Problem, tag: str) -> NDArray[np.float64]:
+    """The four numbers (4, statistics) of every statistic of the source, weighted by EXTRA. tag : of kernels.operands.REDUCTIONS"""
+    geometry, schedule, room = problem.geometry, problem.schedule, kernels.reduce
+    src, _, given, _, _ = storages(problem)
+    columns = geometry.statistics if schedule.planar else geometry.batch * geometry.columns
+    partial, numbers = np.empty((schedule.cuts, 4, columns)), np.empty((4, geometry.statistics))
+    reduction = kernels.operands.REDUCTIONS[tag]
+    launch = Launch(problem, room, "planar_reduce" if schedule.planar else "interleaved_reduce")
+    launch(reduction, src, given, problem.table, partial)
+    room.union_of_parts(reduction, partial, numbers)
+    return numbers
+
+
 def apply_pass(problem: Problem, eps: float | None, activation: Any) -> Callable[..., None]:
     """eps : None if what comes in place of the variance is 1 / sqrt(var + eps) already."""
     launch = Launch(problem, kernels.apply, "planar_apply" if problem.schedule.planar else "interleaved_apply")

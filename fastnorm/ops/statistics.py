@@ -1,21 +1,22 @@
-"""Mean and variance in one pass."""
+"""Mean and variance in one pass, of arrays and of streams."""
 
 from __future__ import annotations
 
 import warnings
-from functools import lru_cache
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastnorm.ops import passes
-from fastnorm.plan.geometry import KEPT, REDUCED, collapse
-from fastnorm.plan.intake import as_array, normalize_axes
-from fastnorm.plan.problem import Layout, arrange
-from fastnorm.runtime.threads import get_num_threads
+from fastnorm.ops.pooling import Pool, pooled
+from fastnorm.plan.intake import as_array, is_stream, normalize_axes
+from fastnorm.runtime.progress import tracked
 
 Array = NDArray[Any]
+POLICIES = ("propagate", "omit", "raise")
+# Bytes of one step of a progress bar: some milliseconds of work.
+STEP_BYTES = 64 << 20
 
 
 class MeanVar(NamedTuple):
@@ -25,67 +26,36 @@ class MeanVar(NamedTuple):
     var: Any
 
 
-class Reduced(NamedTuple):
-    """Statistics of the reduced axes, in the order of the kept axes of the array."""
-
-    mean: NDArray[np.float64]
-    low: NDArray[np.float64]  # what `mean` lost by rounding
-    var: NDArray[np.float64]  # population variance
-    count: int  # type: ignore[assignment]  # elements of each statistic
-
-
-@lru_cache(maxsize=256)
-def _layout(ndim: int, axes: tuple[int, ...]) -> Layout:
-    return Layout(tuple(REDUCED if k in axes else KEPT for k in range(ndim)), two_phases=False, batched=True, streams=False)
-
-
-def reduce_moments(a: Array, axes: tuple[int, ...]) -> Reduced:
-    """Moments of a non-empty array over `axes`, each statistic of at least one element."""
-    kept = tuple(k for k in range(a.ndim) if k not in axes)
-    shape = tuple(a.shape[k] for k in kept)
-    layout = _layout(a.ndim, axes)
-    if collapse(layout.labels, a.shape, [a.strides]) is None:
-        # Kept and reduced axes alternate: one copy with the kept axes in front.
-        a = np.ascontiguousarray(a.transpose(*kept, *axes))
-        layout = _layout(a.ndim, tuple(range(len(kept), a.ndim)))
-        kept = tuple(range(len(kept)))
-    problem = arrange(layout, (a, None, None, None, None), get_num_threads())
-    stats = passes.moments(problem)
-    in_memory = [k for k in problem.order if k in kept]  # statistics lie as the kept axes lie in memory
-    sizes = [a.shape[k] for k in in_memory]
-    back = [in_memory.index(k) for k in kept]
-
-    def ordered(row: Array) -> Array:
-        return row.reshape(sizes).transpose(back).reshape(shape)
-
-    count = a.size // max(1, int(np.prod(shape)))
-    mean = ordered(stats[0])
-    if not np.isfinite(mean).all():
-        mean = _with_infinities(a, mean, kept)
-    return Reduced(mean, ordered(stats[1]), ordered(stats[2]), count)
-
-
-def _with_infinities(a: Array, mean: Array, kept: tuple[int, ...]) -> Array:
-    """Differences from a shift turn an infinity into NaN; its mean is an infinity."""
-    axes = tuple(k for k in range(a.ndim) if k not in kept)
-    with np.errstate(all="ignore"):
-        total = np.add.reduce(a, axis=axes, dtype=np.float64)
-    return np.where(np.isnan(mean) & np.isinf(total), total, mean)
-
-
-def mean_var(a: ArrayLike, axis: Any = None, *, ddof: float = 0, keepdims: bool = False) -> MeanVar:
+def mean_var(
+    a: ArrayLike | Iterable[ArrayLike],
+    axis: Any = None,
+    *,
+    ddof: float = 0,
+    keepdims: bool = False,
+    nan_policy: str = "propagate",
+    weights: ArrayLike | None = None,
+    progress: bool = False,
+) -> MeanVar:
     """Mean and variance over axes, in one pass.
 
     Parameters
     ----------
-    a : array_like
-        Any strides, float or integer.
+    a : array_like, or iterator of array_like
+        Any strides, float or integer; a memory-mapped array is read where it lies. An iterator (or any iterable that is
+        no sequence) gives batches of one data set, which differ at most in the length of the axes reduced over.
     axis : None, int or tuple of int
         The axes reduced over; None means all.
     ddof : number
-        The variance has ``n - ddof`` in the denominator.
+        The variance has ``n - ddof`` in the denominator, with weights ``sum(weights) - ddof``.
     keepdims : bool
         Whether reduced axes stay with length 1.
+    nan_policy : {"propagate", "omit", "raise"}
+        What a NaN does: make its statistic NaN, count as absent, or raise ValueError.
+    weights : array_like, optional
+        Not negative; of the shape of `a`, or what broadcasts to it, or one per index of `axis`, if that is one axis.
+        An element of weight 0 counts as absent, whatever its value.
+    progress : bool
+        Whether to show a progress bar (with rich), a step for every batch or 64 MB.
 
     Returns
     -------
@@ -93,7 +63,9 @@ def mean_var(a: ArrayLike, axis: Any = None, *, ddof: float = 0, keepdims: bool 
 
     Raises
     ------
-    TypeError, numpy.exceptions.AxisError
+    TypeError, ValueError, numpy.exceptions.AxisError
+    ImportError
+        If `progress` is asked for and rich is not installed.
 
     Warns
     -----
@@ -102,31 +74,91 @@ def mean_var(a: ArrayLike, axis: Any = None, *, ddof: float = 0, keepdims: bool 
 
     Notes
     -----
-    Tiles of L1 are summed about their own mean and merged. Source: Chan, Golub, LeVeque 1983.
+    Tiles of L1 are summed about their own mean and merged. Source: Chan, Golub, LeVeque 1983; with weights West 1979.
+    Integers of up to 32 bits are summed exactly within every tile, and the mean is the exact one, rounded.
 
     Examples
     --------
     >>> import numpy as np, fastnorm as fn
     >>> fn.mean_var(np.array([[1.0, 2.0], [3.0, 6.0]]), axis=0)
     MeanVar(mean=array([2., 4.]), var=array([1., 4.]))
+    >>> fn.mean_var(np.array([1.0, 2.0, np.nan]), nan_policy="omit", weights=[1.0, 3.0, 1.0])
+    MeanVar(mean=np.float64(1.75), var=np.float64(0.1875))
     """
-    a = as_array("a", a)
-    axes = normalize_axes(axis, a.ndim)
-    kept_shape = tuple(n for k, n in enumerate(a.shape) if k not in axes)
-    count = int(np.prod([a.shape[k] for k in axes], dtype=np.int64))
-    if a.size == 0:
-        if count == 0:
-            warnings.warn("Mean of empty slice", RuntimeWarning, stacklevel=2)
-        mean, var = np.full(kept_shape, np.nan), np.full(kept_shape, np.nan)
+    if nan_policy not in POLICIES:
+        raise ValueError(f"nan_policy is {nan_policy!r} but must be one of {', '.join(POLICIES)}")
+    if is_stream(a):
+        pool, ndim = _of_stream(a, axis, nan_policy, weights, progress)
     else:
-        reduced = reduce_moments(a, axes)
-        mean, var = reduced.mean, reduced.var
-    if count - ddof <= 0:
-        warnings.warn("Degrees of freedom <= 0 for slice", RuntimeWarning, stacklevel=2)
-    if ddof:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            var = var * count / max(count - ddof, 0.0)
+        array = as_array("a", a)
+        axes = normalize_axes(axis, array.ndim)
+        ndim = array.ndim
+        pool = _of_array(array, axes, weights_like(array, axes, weights), nan_policy, progress)
+    mean, var = pool.mean, pool.variance(ddof)
     if keepdims:
-        shape = tuple(1 if k in axes else n for k, n in enumerate(a.shape))
-        mean, var = mean.reshape(shape), var.reshape(shape)
+        axes = normalize_axes(axis, ndim)
+        mean, var = np.expand_dims(mean, axes), np.expand_dims(var, axes)
+    _warn(pool, ddof)
     return MeanVar(mean[()], var[()])
+
+
+def _warn(pool: Pool, ddof: float) -> None:
+    if not pool.count.size:
+        return
+    fewest = pool.count.min()
+    if fewest == 0:
+        warnings.warn("Mean of empty slice", RuntimeWarning, stacklevel=3)
+    if fewest - ddof <= 0:
+        warnings.warn("Degrees of freedom <= 0 for slice", RuntimeWarning, stacklevel=3)
+
+
+def weights_like(a: Array, axes: tuple[int, ...], weights: Any) -> Array | None:
+    """Checked weights, broadcast to the shape of `a`. Raises TypeError, ValueError."""
+    if weights is None:
+        return None
+    given = as_array("weights", weights)
+    if given.ndim == 1 and len(axes) == 1 and given.shape[0] == a.shape[axes[0]]:
+        given = given.reshape([-1 if k == axes[0] else 1 for k in range(a.ndim)])
+    try:
+        full = np.broadcast_to(given, a.shape)
+    except ValueError:
+        raise ValueError(
+            f"weights has shape {given.shape} but a has {a.shape}; pass weights that broadcast to it, or one for each index of axis"
+        ) from None
+    if given.size and not (given.min() >= 0 and np.isfinite(given.max())):
+        raise ValueError("weights has a number that is negative, infinite or NaN; pass finite weights >= 0")
+    return full if given.dtype in (np.float32, np.float64, np.bool_) else np.broadcast_to(given.astype(np.float64), a.shape)
+
+
+def _of_array(a: Array, axes: tuple[int, ...], weights: Array | None, nan_policy: str, progress: bool) -> Pool:
+    if not progress or not axes:
+        return pooled(a, axes, weights, nan_policy)
+    longest = max(axes, key=lambda k: (abs(a.strides[k]), a.shape[k]))
+    step = max(1, STEP_BYTES * a.shape[longest] // max(1, a.nbytes))
+    starts = range(0, max(1, a.shape[longest]), step)
+    total: Pool | None = None
+    for start in tracked(starts, len(starts), "mean and variance", progress):
+        piece = (slice(None),) * longest + (slice(start, start + step),)
+        part = pooled(a[piece], axes, None if weights is None else weights[piece], nan_policy)
+        total = part if total is None else total.joined(part)
+    assert total is not None
+    return total
+
+
+def _of_stream(batches: Any, axis: Any, nan_policy: str, weights: Any, progress: bool) -> tuple[Pool, int]:
+    if weights is not None:
+        raise TypeError("weights of a stream cannot be told apart by batches; pass them with every batch to RunningMoments.update")
+    total: Pool | None = None
+    ndim = 0
+    for batch in tracked(_arrays(batches), getattr(batches, "__len__", lambda: None)(), "mean and variance", progress):
+        ndim = batch.ndim
+        part = pooled(batch, normalize_axes(axis, ndim), None, nan_policy)
+        total = part if total is None else total.joined(part)
+    if total is None:
+        raise ValueError("a gave no batch; pass at least one, perhaps empty, so that the shape of the result is known")
+    return total, ndim
+
+
+def _arrays(batches: Iterable[Any]) -> Iterator[Array]:
+    for batch in batches:
+        yield as_array("a batch of a", batch)

@@ -166,3 +166,11 @@ def needs_detour(out: NDArray[Any], inputs: Sequence[NDArray[Any] | None]) -> bo
 def writes_twice(array: NDArray[Any]) -> bool:
     """Whether two indices name the same memory."""
     return 0 in array.strides and any(stride == 0 and size > 1 for stride, size in zip(array.strides, array.shape, strict=True))
+
+
+def is_stream(value: Any) -> bool:
+    """Whether a value gives batches one after the other: an iterator, or an iterable that is no sequence and no array."""
+    arrays = ("__array__", "__array_interface__", "__dataframe__", "shape")
+    if isinstance(value, np.ndarray) or any(hasattr(value, name) for name in arrays):
+        return False
+    return hasattr(value, "__iter__") and not (hasattr(value, "__getitem__") and hasattr(value, "__len__"))

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastnorm import kernels
-from fastnorm.ops.statistics import reduce_moments
+from fastnorm.ops.pooling import Pool, pooled
+from fastnorm.ops.reduction import count_of, extremes
+from fastnorm.ops.statistics import POLICIES, weights_like
 from fastnorm.plan.intake import as_array, normalize_axes
 
 Array = NDArray[Any]
-_COUNT, _MEAN, _LOW, _M2 = range(4)
 
 
 class RunningMoments:
@@ -25,17 +25,20 @@ class RunningMoments:
     ----------
     axis : None, int or tuple of int
         The axes of every batch that are reduced over.
+    nan_policy : {"propagate", "omit", "raise"}
+        What a NaN does: make its statistic NaN, count as absent, or raise ValueError at `update`.
 
     Attributes
     ----------
-    count : int
-        Elements per statistic.
+    count : int, float or array
+        Elements per statistic, or the sum of their weights: one number where it is the same for all, else an array of
+        the shape of the kept axes.
     mean, min, max : float64 array
         Of the shape of the kept axes. NaN before the first batch.
 
     Notes
     -----
-    Source of the merge: Chan, Golub, LeVeque 1983.
+    Source of the merge: Chan, Golub, LeVeque 1983. Counts are float64: exact to 9e15.
 
     Examples
     --------
@@ -47,40 +50,51 @@ class RunningMoments:
     (3, array([3., 4.]), array([2.66666667, 2.66666667]))
     """
 
-    def __init__(self, axis: Any = 0) -> None:
+    def __init__(self, axis: Any = 0, *, nan_policy: str = "propagate") -> None:
         if axis is not None and not isinstance(axis, tuple | list):
             normalize_axes(axis, 64)  # an integer, or TypeError
+        if nan_policy not in POLICIES:
+            raise ValueError(f"nan_policy is {nan_policy!r} but must be one of {', '.join(POLICIES)}")
         self.axis = tuple(axis) if isinstance(axis, list) else axis
-        self._shape: tuple[int, ...] | None = None
-        self._moments = np.zeros((4, 0))
+        self.nan_policy = nan_policy
+        self._pool: Pool | None = None
         self._extrema = np.zeros((2, 0))
 
-    def update(self, batch: ArrayLike) -> None:
+    def update(self, batch: ArrayLike, weights: ArrayLike | None = None) -> None:
         """Take in a batch; an empty one changes nothing.
+
+        Parameters
+        ----------
+        batch : array_like
+            Of any length along the reduced axes.
+        weights : array_like, optional
+            Not negative; of the shape of the batch, or what broadcasts to it, or one per index of a single `axis`. An
+            element of weight 0 counts as absent.
 
         Raises
         ------
         ValueError
-            If its kept axes have another shape than those of earlier batches.
+            If its kept axes have another shape than those of earlier batches, and for NaN where they raise.
         TypeError, numpy.exceptions.AxisError
         """
         array = as_array("batch", batch)
         axes = normalize_axes(self.axis, array.ndim)
         shape = tuple(n for k, n in enumerate(array.shape) if k not in axes)
-        if self._shape is not None and shape != self._shape:
-            raise ValueError(f"batch has kept axes of shape {shape} but earlier batches had {self._shape}; pass batches of one shape")
+        if self._pool is not None and shape != self._pool.shape:
+            raise ValueError(f"batch has kept axes of shape {shape} but earlier batches had {self._pool.shape}; pass batches of one shape")
+        given = weights_like(array, axes, weights)
         if array.size == 0:
             return
-        reduced = reduce_moments(array, axes)
-        moments = np.empty((4, reduced.mean.size))
-        moments[_COUNT] = reduced.count
-        moments[_MEAN] = reduced.mean.reshape(-1)
-        moments[_LOW] = reduced.low.reshape(-1)
-        moments[_M2] = reduced.var.reshape(-1) * reduced.count
-        with np.errstate(invalid="ignore"):
-            low = np.min(array, axis=axes).astype(np.float64).reshape(-1)
-            high = np.max(array, axis=axes).astype(np.float64).reshape(-1)
-        self._join(shape, moments, np.stack([low, high]))
+        pool = pooled(array, axes, given, self.nan_policy)
+        bounds = extremes(array, axes, given)
+        extrema = np.stack([bounds.low.reshape(-1), bounds.high.reshape(-1)])
+        if self.nan_policy == "propagate":
+            if given is None:
+                poisoned = bounds.count.reshape(-1) < count_of(array, axes)
+            else:  # infinities of both signs make a mean NaN, too
+                poisoned = np.isnan(pool.rows[1]) & ~np.isinf(extrema).all(axis=0)
+            extrema[:, poisoned] = np.nan
+        self._join(pool, extrema)
 
     def merge(self, other: RunningMoments) -> None:
         """Take in everything that `other` has seen, and leave `other` alone.
@@ -94,20 +108,24 @@ class RunningMoments:
         """
         if not isinstance(other, RunningMoments):
             raise TypeError(f"other must be a RunningMoments, got {type(other).__name__}")
-        if other._shape is None:
+        if other._pool is None:
             return
-        if self._shape is not None and self._shape != other._shape:
-            raise ValueError(f"other has statistics of shape {other._shape} but these have {self._shape}; merge equals only")
-        self._join(other._shape, other._moments, other._extrema)
+        if self._pool is not None and self._pool.shape != other._pool.shape:
+            raise ValueError(f"other has statistics of shape {other._pool.shape} but these have {self._pool.shape}; merge equals only")
+        self._join(other._pool, other._extrema)
 
-    def _join(self, shape: tuple[int, ...], moments: Array, extrema: Array) -> None:
-        if self._shape is None:
-            self._shape, self._moments, self._extrema = shape, moments.copy(), extrema.copy()
+    def _join(self, pool: Pool, extrema: Array) -> None:
+        """Both at once, or neither."""
+        if self._pool is None:
+            self._pool, self._extrema = Pool(pool.shape, pool.rows.copy()), extrema.copy()
             return
-        total = self._moments.copy()
-        kernels.moments.merge_into(total, moments)
-        low, high = np.minimum(self._extrema[0], extrema[0]), np.maximum(self._extrema[1], extrema[1])
-        self._moments, self._extrema = total, np.stack([low, high])
+        low, high = (np.fmin, np.fmax) if self.nan_policy == "omit" else (np.minimum, np.maximum)
+        # A part without an element has no extrema: NaN there says nothing.
+        ours, theirs = self._pool.rows[0] > 0.0, pool.rows[0] > 0.0
+        kept = np.where(ours | ~theirs, self._extrema, extrema)
+        taken = np.where(theirs, extrema, kept)
+        joined = np.stack([low(kept[0], taken[0]), high(kept[1], taken[1])])
+        self._pool, self._extrema = self._pool.joined(pool), joined
 
     def __iadd__(self, other: RunningMoments) -> RunningMoments:
         if not isinstance(other, RunningMoments):
@@ -118,31 +136,31 @@ class RunningMoments:
     def __add__(self, other: RunningMoments) -> RunningMoments:
         if not isinstance(other, RunningMoments):
             return NotImplemented
-        result = RunningMoments(self.axis)
+        result = RunningMoments(self.axis, nan_policy=self.nan_policy)
         result.merge(self)
         result.merge(other)
         return result
 
     @property
-    def count(self) -> int:
-        """Elements per statistic."""
-        return int(self._moments[_COUNT, 0]) if self._moments.shape[1] else 0
-
-    def _result(self, row: Array) -> Any:
-        if self._shape is None:
-            return np.float64(np.nan)
-        return row.reshape(self._shape).copy()[()]
+    def count(self) -> Any:
+        """Elements per statistic, or the sum of their weights."""
+        if self._pool is None:
+            return 0
+        counts = self._pool.count
+        if counts.size == 0:
+            return 0
+        if (counts == counts.flat[0]).all():
+            one = float(counts.flat[0])
+            return int(one) if one.is_integer() else one
+        return counts.copy()
 
     @property
     def mean(self) -> Any:
-        return self._result(self._moments[_MEAN])
+        return np.float64(np.nan) if self._pool is None else self._pool.mean[()]
 
     def var(self, ddof: float = 0) -> Any:
         """Variance with ``count - ddof`` in the denominator; NaN where that is not positive."""
-        remaining = self.count - ddof
-        if remaining <= 0:
-            return self._result(np.full(self._moments.shape[1], np.nan))
-        return self._result(self._moments[_M2] / remaining)
+        return np.float64(np.nan) if self._pool is None else self._pool.variance(ddof)[()]
 
     def std(self, ddof: float = 0) -> Any:
         """Square root of the variance."""
@@ -150,11 +168,14 @@ class RunningMoments:
 
     @property
     def min(self) -> Any:
-        return self._result(self._extrema[0])
+        return self._bound(0)
 
     @property
     def max(self) -> Any:
-        return self._result(self._extrema[1])
+        return self._bound(1)
+
+    def _bound(self, which: int) -> Any:
+        return np.float64(np.nan) if self._pool is None else self._extrema[which].reshape(self._pool.shape).copy()[()]
 
     def __repr__(self) -> str:
         return f"RunningMoments(axis={self.axis!r}, count={self.count})"

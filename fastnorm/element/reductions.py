@@ -1,0 +1,126 @@
+"""Reductions to four numbers, other than plain moments: what they are of nothing, and of two disjoint sets.
+
+A tag chooses the reduction when a kernel is compiled:
+
+    Weighted   sum of weights, mean, its low part, second central moment; an element of weight 0 does not exist
+    Present    the same; neither does a NaN
+    Extrema    number of elements that are not NaN, the least and the largest of them, and 0
+    Absolutes  number of elements, sum of their magnitudes, the largest of them, sum of their squares
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from numba.core import types
+
+from fastnorm._jit import element, variant
+from fastnorm.element.bits import choose
+from fastnorm.element.moments import Moments, merge
+from fastnorm.element.storage import as_compute, load
+
+
+class Weighted(NamedTuple):
+    """Moments of elements of any weight."""
+
+    ignored: float = 0.0
+
+
+class Present(NamedTuple):
+    """Moments of the elements that are not NaN."""
+
+    ignored: float = math.nan
+
+
+class Extrema(NamedTuple):
+    """Least and largest of the elements that are not NaN."""
+
+    ignored: float = math.nan
+
+
+class Absolutes(NamedTuple):
+    """Sum, maximum and squares of magnitudes."""
+
+    ignored: float = 0.0
+
+
+def of_nothing(reduction):
+    """The four numbers of an empty set."""
+    raise NotImplementedError
+
+
+@variant(of_nothing)
+def _of_nothing(reduction: Any) -> Any:
+    if reduction.instance_class is Extrema:
+        return lambda reduction: (0.0, math.inf, -math.inf, 0.0)
+    return lambda reduction: (0.0, 0.0, 0.0, 0.0)
+
+
+def join(reduction, a, b):
+    """The four numbers of the union of disjoint sets. Without a branch: a loop over columns vectorizes."""
+    raise NotImplementedError
+
+
+@variant(join)
+def _join(reduction: Any, a: Any, b: Any) -> Any:
+    tag = reduction.instance_class
+    if tag is Extrema:
+        return lambda reduction, a, b: (a[0] + b[0], lesser(a[1], b[1]), greater(a[2], b[2]), 0.0)
+    if tag is Absolutes:
+        return lambda reduction, a, b: (a[0] + b[0], a[1] + b[1], greater(a[2], b[2]), a[3] + b[3])
+    return lambda reduction, a, b: merged(a, b)
+
+
+@element
+def merged(a, b):
+    both = merge(Moments(a[0], a[1], a[2], a[3]), Moments(b[0], b[1], b[2], b[3]))
+    return both.count, both.mean, both.low, both.m2
+
+
+@element
+def lesser(a, b):
+    """The lesser of two; the second if the first is NaN."""
+    return choose(a < b, a, b)
+
+
+@element
+def greater(a, b):
+    """The greater of two; the second if the first is NaN."""
+    return choose(a > b, a, b)
+
+
+def weight_at(weights, index, zero):
+    """Weight of an element in the dtype of `zero`: 1 where there are no weights."""
+    raise NotImplementedError
+
+
+@variant(weight_at)
+def _weight_at(weights: Any, index: Any, zero: Any) -> Any:
+    if weights is types.none:
+        return lambda weights, index, zero: as_compute(zero, 1.0)
+    return lambda weights, index, zero: as_compute(zero, load(weights, index))
+
+
+def exists(reduction, weight, value):
+    """Whether an element takes part."""
+    raise NotImplementedError
+
+
+@variant(exists)
+def _exists(reduction: Any, weight: Any, value: Any) -> Any:
+    if reduction.instance_class in (Present, Extrema):
+        return lambda reduction, weight, value: (weight != 0) & (value == value)
+    return lambda reduction, weight, value: weight != 0
+
+
+def summed_in(reduction, zero):
+    """0 in the dtype in which rows are summed up: squares of magnitudes may be no float32."""
+    raise NotImplementedError
+
+
+@variant(summed_in)
+def _summed_in(reduction: Any, zero: Any) -> Any:
+    if reduction.instance_class is Absolutes:
+        return lambda reduction, zero: 0.0
+    return lambda reduction, zero: zero

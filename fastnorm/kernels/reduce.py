@@ -1,0 +1,147 @@
+"""Reductions of every statistic to four numbers: partial results per cut, then their union in order.
+
+reduction : a tag of `element.reductions`
+weights   : storage like the source's, or None
+partial   : float64 (cuts, 4, batch * channel), planar, or (cuts, 4, batch * channel * inner)
+numbers   : float64 (4, batch * channel)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from fastnorm._jit import chunk_body, driver, parallel_driver
+from fastnorm.element.bits import compact
+from fastnorm.element.reductions import join, of_nothing, summed_in
+from fastnorm.element.storage import cut, row, zero_of
+from fastnorm.kernels.columns import copy_run
+from fastnorm.kernels.reduce_rows import clear_state, join_columns, join_state, reduce_rows
+from fastnorm.kernels.scratch import vectors
+from fastnorm.kernels.walk import (
+    column_place,
+    elements_per_statistic,
+    position,
+    row_span,
+    span,
+    tile_of_columns,
+    units_of_columns,
+)
+from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, COLUMNS, CUTS, EXTRA, FOLD, INNER, PROBLEM, SRC, STEP_INNER, STEP_OUTER
+
+# A contiguous run is read as rows of this many columns, joined in the end: a minimum has no vector form that knows
+# NaN. Joining costs as much as reading LANES * 4 elements, so shorter runs have fewer columns.
+LANES, FEW_LANES, SHORT_STATISTIC = 256, 32, 2048
+
+
+@chunk_body
+def planar_reduce_chunk(reduction, src, weights, table, partial, chunk):
+    compact()
+    cuts, channel = table[PROBLEM, CUTS], table[PROBLEM, CHANNEL]
+    n_statistics, n_elements = table[PROBLEM, BATCH] * channel, elements_per_statistic(table)
+    first, last = span(n_statistics * cuts, table[PROBLEM, CHUNKS], chunk)
+    lanes = LANES if n_elements >= SHORT_STATISTIC else FEW_LANES
+    state, block = vectors(0.0, 4, lanes), vectors(0.0, 4, lanes)
+    sums = vectors(summed_in(reduction, zero_of(src)), 4, lanes)
+    steps = (table[SRC, STEP_INNER] * lanes, table[EXTRA, STEP_INNER] * lanes)
+    for unit in range(first, last):
+        stat = unit // cuts
+        part = unit - stat * cuts
+        b = stat // channel
+        c = stat - b * channel
+        clear_state(reduction, state, lanes)
+        at, end = span(n_elements, cuts, part)
+        while at < end:
+            o = at // table[PROBLEM, INNER]
+            i = at - o * table[PROBLEM, INNER]
+            n = min(table[PROBLEM, INNER] - i, end - at)
+            for piece in range(2):  # whole rows of columns, then the rest: one copy of the loop
+                n_rows = n // lanes if piece == 0 else 1
+                width = lanes if piece == 0 else n - n // lanes * lanes
+                begin = i if piece == 0 else i + n // lanes * lanes
+                places = (position(table, SRC, b, o, c, begin), position(table, EXTRA, b, o, c, begin))
+                if width > 0:
+                    reduce_rows(reduction, src, weights, places, steps, n_rows, width, False, state, block, sums)
+            at += n
+        total = join_columns(reduction, state, lanes)
+        target = row(partial, part)
+        for field in range(4):
+            target[field * n_statistics + stat] = total[field]
+
+
+@driver
+def planar_reduce_serial(reduction, src, weights, table, partial):
+    for chunk in range(table[PROBLEM, CHUNKS]):
+        planar_reduce_chunk(reduction, src, weights, table, partial, chunk)
+
+
+@parallel_driver
+def planar_reduce_parallel(reduction, src, weights, table, partial):
+    for chunk in prange(table[PROBLEM, CHUNKS]):
+        planar_reduce_chunk(reduction, src, weights, table, partial, np.intp(chunk))
+
+
+@chunk_body
+def reduce_block(reduction, src, weights, table, b, column, n, begin, end, state, block, sums):
+    """Rows begin to end of the n columns from `column` on."""
+    compact()
+    fold = table[PROBLEM, FOLD]
+    folded = (end - begin) // fold
+    clear_state(reduction, state, n * fold)
+    for part in range(2):  # the folded rows, then those that do not fill one: one copy of the loop
+        first = begin if part == 0 else begin + folded * fold
+        n_rows = folded if part == 0 else end - first
+        times = fold if part == 0 else 1
+        places = (column_place(table, SRC, b, first, column), column_place(table, EXTRA, b, first, column))
+        steps = (table[SRC, STEP_OUTER] * times, table[EXTRA, STEP_OUTER] * times)
+        reduce_rows(reduction, src, weights, places, steps, n_rows, n * times, True, state, block, sums)
+        if part == 0:
+            for k in range(1, fold):
+                join_state(reduction, state, state, k * n, n)
+
+
+@chunk_body
+def interleaved_reduce_chunk(reduction, src, weights, table, partial, chunk):
+    compact()
+    cuts = table[PROBLEM, CUTS]
+    first, last = span(units_of_columns(table), table[PROBLEM, CHUNKS], chunk)
+    width = table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD]
+    state, block = vectors(0.0, 4, width), vectors(0.0, 4, width)
+    sums = vectors(summed_in(reduction, zero_of(src)), 4, width)
+    columns = partial.shape[2]
+    for unit in range(first, last):
+        tile = unit // cuts
+        part = unit - tile * cuts
+        b, column, n = tile_of_columns(table, tile)
+        begin, end = row_span(table, part)
+        reduce_block(reduction, src, weights, table, b, column, n, begin, end, state, block, sums)
+        place = b * table[PROBLEM, CHANNEL] * table[PROBLEM, INNER] + column
+        for field in range(4):
+            copy_run(cut(row(partial, part), field * columns + place, n), row(state, field), n)
+
+
+@driver
+def interleaved_reduce_serial(reduction, src, weights, table, partial):
+    for chunk in range(table[PROBLEM, CHUNKS]):
+        interleaved_reduce_chunk(reduction, src, weights, table, partial, chunk)
+
+
+@parallel_driver
+def interleaved_reduce_parallel(reduction, src, weights, table, partial):
+    for chunk in prange(table[PROBLEM, CHUNKS]):
+        interleaved_reduce_chunk(reduction, src, weights, table, partial, np.intp(chunk))
+
+
+@driver
+def union_of_parts(reduction, partial, numbers):
+    """Cuts in order; then, where a statistic has several columns, its columns."""
+    n = numbers.shape[1]
+    per_statistic = partial.shape[2] // n
+    for stat in range(n):
+        total = of_nothing(reduction)
+        for column in range(stat * per_statistic, (stat + 1) * per_statistic):
+            for part in range(partial.shape[0]):
+                one = (partial[part, 0, column], partial[part, 1, column], partial[part, 2, column], partial[part, 3, column])
+                total = join(reduction, total, one)
+        for field in range(4):
+            numbers[field, stat] = total[field]

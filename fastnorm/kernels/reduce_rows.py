@@ -1,0 +1,266 @@
+"""Rows of elements taken into the four numbers of every column: the loops of all reductions of `element.reductions`.
+
+state, block : float64 (4, at least n), the four numbers of every column
+sums  : scratch (4, at least n)
+places, steps : of the first row, and from row to row, in the source and in the weights
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from numba.core import types
+
+from fastnorm._jit import chunk_body, loop, variant
+from fastnorm.element.affine import distance, origin_near
+from fastnorm.element.bits import choose, wide_vectors
+from fastnorm.element.moments import about_shift, lopsided
+from fastnorm.element.reductions import Absolutes, Extrema, exists, greater, join, lesser, of_nothing, weight_at
+from fastnorm.element.storage import as_compute, at, cut, load, row, write, zero_of
+from fastnorm.kernels.columns import ROWS
+
+# Of one block. The first finds a shift near the mean if the mean of earlier blocks is not; float32 sums of large
+# numbers may leave it some standard deviations off, which the third corrects.
+SWEEPS = 3
+
+
+@chunk_body
+def clear_state(reduction, state, n):
+    wide_vectors()
+    nothing = of_nothing(reduction)
+    s0, s1, s2, s3 = row(state, 0), row(state, 1), row(state, 2), row(state, 3)
+    for i in range(n):
+        s0[i] = nothing[0]
+        s1[i] = nothing[1]
+        s2[i] = nothing[2]
+        s3[i] = nothing[3]
+
+
+@chunk_body
+def join_state(reduction, state, other, start, n):
+    """The columns from `start` on of `other`, which may be the state itself, joined to the first n."""
+    wide_vectors()
+    s0, s1, s2, s3 = row(state, 0), row(state, 1), row(state, 2), row(state, 3)
+    o0, o1 = cut(row(other, 0), start, n), cut(row(other, 1), start, n)
+    o2, o3 = cut(row(other, 2), start, n), cut(row(other, 3), start, n)
+    for i in range(n):
+        a, b = (s0[i], s1[i], s2[i], s3[i]), (o0[i], o1[i], o2[i], o3[i])
+        s0[i], s1[i], s2[i], s3[i] = join(reduction, a, b)
+
+
+@loop
+def join_columns(reduction, state, n):
+    """The four numbers of all columns together: halves are joined, vectorized, until one column is left."""
+    while n > 1:
+        half = (n + 1) // 2
+        join_state(reduction, state, state, half, n - half)
+        n = half
+    return state[0, 0], state[1, 0], state[2, 0], state[3, 0]
+
+
+@loop
+def reduce_rows(reduction, src, weights, places, steps, n_rows, n, apart, state, block, sums):
+    """Join n_rows rows of n columns to the state.
+
+    apart : whether rows are read four at a time. Pieces of one run are not: read in turn, memory is twice as fast.
+    """
+    done = 0
+    while done < n_rows:
+        count = min(ROWS, n_rows - done)
+        for sweep in range(SWEEPS):
+            begin_sweep(reduction, src, sweep, state, sums, n)
+            line = done
+            while apart and line + 4 <= done + count:
+                absorb_four(reduction, src, weights, places, steps, line, sums, n)
+                line += 4
+            while line < done + count:
+                absorb_line(reduction, src, weights, places, steps, line, sums, n)
+                line += 1
+            if settled(reduction, sums, n):
+                break
+        end_sweep(reduction, sums, block, n)
+        join_state(reduction, state, block, 0, n)
+        done += count
+
+
+def begin_sweep(reduction, src, sweep, state, sums, n):
+    """Clear the sums; of moments, choose what distances are measured from."""
+    raise NotImplementedError
+
+
+@variant(begin_sweep)
+def _begin_sweep(reduction: Any, src: Any, sweep: Any, state: Any, sums: Any, n: Any) -> Any:
+    if reduction.instance_class in (Extrema, Absolutes):
+        return lambda reduction, src, sweep, state, sums, n: clear_state(reduction, sums, n)
+    return lambda reduction, src, sweep, state, sums, n: begin_moments(src, sweep, state, sums, n)
+
+
+@chunk_body
+def begin_moments(src, sweep, state, sums, n):
+    wide_vectors()
+    zero = zero_of(sums)
+    shift, count, total, squares = row(sums, 0), row(sums, 1), row(sums, 2), row(sums, 3)
+    mean = row(state, 1)
+    for i in range(n):
+        step = choose(count[i] > zero, total[i] / count[i], zero)
+        shift[i] = origin_near(src, choose(sweep == 0, as_compute(zero, mean[i]), shift[i] + step))
+        count[i] = zero
+        total[i] = zero
+        squares[i] = zero
+
+
+@loop
+def absorb_line(reduction, src, weights, places, steps, line, sums, n):
+    """Take row number `line` into the sums of its columns."""
+    run, weight = cut(src, places[0] + line * steps[0], n), cut(weights, places[1] + line * steps[1], n)
+    absorb_row(reduction, run, weight, sums, n)
+
+
+def absorb_row(reduction, run, weights, sums, n):
+    raise NotImplementedError
+
+
+@variant(absorb_row)
+def _absorb_row(reduction: Any, run: Any, weights: Any, sums: Any, n: Any) -> Any:
+    if reduction.instance_class is Extrema:
+        return lambda reduction, run, weights, sums, n: absorb_extrema(reduction, run, weights, sums, n)
+    if reduction.instance_class is Absolutes:
+        return lambda reduction, run, weights, sums, n: absorb_absolutes(run, sums, n)
+    return lambda reduction, run, weights, sums, n: absorb_moments(reduction, run, weights, sums, n)
+
+
+def absorb_four(reduction, src, weights, places, steps, line, sums, n):
+    """Four rows: extrema load and store their sums once for all, which took half the time of one by one."""
+    raise NotImplementedError
+
+
+@variant(absorb_four)
+def _absorb_four(reduction: Any, src: Any, weights: Any, places: Any, steps: Any, line: Any, sums: Any, n: Any) -> Any:
+    if reduction.instance_class is Extrema and weights is types.none:
+        return lambda reduction, src, weights, places, steps, line, sums, n: absorb_four_extrema(src, places[0], steps[0], line, sums, n)
+
+    def one_by_one(reduction, src, weights, places, steps, line, sums, n):
+        for k in range(line, line + 4):
+            absorb_line(reduction, src, weights, places, steps, k, sums, n)
+
+    return one_by_one
+
+
+@chunk_body
+def absorb_moments(reduction, run, weights, sums, n):
+    wide_vectors()
+    zero = zero_of(run)
+    shift, count, total, squares = row(sums, 0), row(sums, 1), row(sums, 2), row(sums, 3)
+    for i in range(n):
+        value = load(run, i)
+        weight = weight_at(weights, i, zero)
+        there = exists(reduction, weight, value)
+        d = choose(there, distance(value, at(shift, i)), zero)
+        weight = choose(there, weight, zero)
+        write(count, i, at(count, i) + weight)
+        write(total, i, at(total, i) + weight * d)
+        write(squares, i, at(squares, i) + weight * d * d)
+
+
+@chunk_body
+def absorb_extrema(reduction, run, weights, sums, n):
+    wide_vectors()
+    zero = zero_of(run)
+    count, low, high = row(sums, 0), row(sums, 1), row(sums, 2)
+    for i in range(n):
+        value = load(run, i)
+        there = exists(reduction, weight_at(weights, i, zero), value)
+        write(count, i, at(count, i) + choose(there, as_compute(zero, 1.0), zero))
+        write(low, i, lesser(choose(there, value, as_compute(zero, math.inf)), at(low, i)))
+        write(high, i, greater(choose(there, value, as_compute(zero, -math.inf)), at(high, i)))
+
+
+@chunk_body
+def absorb_four_extrema(src, place, step, line, sums, n):
+    wide_vectors()
+    zero = zero_of(src)
+    one = as_compute(zero, 1.0)
+    begin = place + line * step
+    r0, r1 = cut(src, begin, n), cut(src, begin + step, n)
+    r2, r3 = cut(src, begin + 2 * step, n), cut(src, begin + 3 * step, n)
+    count, low, high = row(sums, 0), row(sums, 1), row(sums, 2)
+    for i in range(n):
+        a, b, c, d = load(r0, i), load(r1, i), load(r2, i), load(r3, i)
+        there = (choose(a == a, one, zero) + choose(b == b, one, zero)) + (choose(c == c, one, zero) + choose(d == d, one, zero))
+        write(count, i, at(count, i) + there)
+        # `lesser` and `greater` give their second operand where the first is NaN.
+        write(low, i, lesser(a, lesser(b, lesser(c, lesser(d, at(low, i))))))
+        write(high, i, greater(a, greater(b, greater(c, greater(d, at(high, i))))))
+
+
+@chunk_body
+def absorb_absolutes(run, sums, n):
+    wide_vectors()
+    count, total, largest, squares = row(sums, 0), row(sums, 1), row(sums, 2), row(sums, 3)
+    for i in range(n):
+        value = abs(as_compute(0.0, load(run, i)))  # float() of a float32 stays one in Numba
+        write(count, i, at(count, i) + 1.0)
+        write(total, i, at(total, i) + value)
+        write(largest, i, greater(value, at(largest, i)))
+        write(squares, i, at(squares, i) + value * value)
+
+
+def settled(reduction, sums, n):
+    """Whether no column needs a further sweep."""
+    raise NotImplementedError
+
+
+@variant(settled)
+def _settled(reduction: Any, sums: Any, n: Any) -> Any:
+    if reduction.instance_class in (Extrema, Absolutes):
+        return lambda reduction, sums, n: True
+    return lambda reduction, sums, n: settled_moments(sums, n)
+
+
+@chunk_body
+def settled_moments(sums, n):
+    wide_vectors()
+    count, total, squares = row(sums, 1), row(sums, 2), row(sums, 3)
+    far = 0
+    for i in range(n):
+        far += lopsided(count[i], total[i], squares[i])
+    return far == 0
+
+
+def end_sweep(reduction, sums, block, n):
+    """From sums to the four numbers of every column."""
+    raise NotImplementedError
+
+
+@variant(end_sweep)
+def _end_sweep(reduction: Any, sums: Any, block: Any, n: Any) -> Any:
+    if reduction.instance_class in (Extrema, Absolutes):
+        return lambda reduction, sums, block, n: end_plain(sums, block, n)
+    return lambda reduction, sums, block, n: end_moments(sums, block, n)
+
+
+@chunk_body
+def end_plain(sums, block, n):
+    wide_vectors()
+    for field in range(4):
+        source, target = row(sums, field), row(block, field)
+        for i in range(n):
+            target[i] = source[i]
+
+
+@chunk_body
+def end_moments(sums, block, n):
+    """Nothing counted gives zeros."""
+    wide_vectors()
+    shift, count, total, squares = row(sums, 0), row(sums, 1), row(sums, 2), row(sums, 3)
+    counts, means, lows, m2s = row(block, 0), row(block, 1), row(block, 2), row(block, 3)
+    for i in range(n):
+        n_here = as_compute(0.0, count[i])
+        some = n_here > 0.0
+        origin = choose(some, as_compute(0.0, shift[i]), 0.0)
+        found = about_shift(choose(some, n_here, 1.0), origin, as_compute(0.0, total[i]), as_compute(0.0, squares[i]))
+        counts[i] = n_here
+        means[i] = found.mean
+        lows[i] = found.low
+        m2s[i] = found.m2

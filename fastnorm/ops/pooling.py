@@ -1,0 +1,73 @@
+"""Moments of one part of a data set, and of parts together."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnorm import kernels
+from fastnorm.ops.reduction import count_of, extremes, reduce_moments
+
+Array = NDArray[Any]
+COUNT, MEAN, LOW, M2 = range(4)
+
+
+class Pool(NamedTuple):
+    """Of every statistic, in the order of the kept axes."""
+
+    shape: tuple[int, ...]
+    rows: NDArray[np.float64]  # (4, statistics): count or sum of weights, mean, its low part, second central moment
+
+    @property
+    def count(self) -> Array:  # type: ignore[override]
+        counts: Array = self.rows[COUNT]
+        return counts.reshape(self.shape)
+
+    @property
+    def mean(self) -> Array:
+        """NaN where nothing was counted."""
+        known: Array = np.where(self.rows[COUNT] > 0.0, self.rows[MEAN] + self.rows[LOW], np.nan)
+        return known.reshape(self.shape)
+
+    def variance(self, ddof: float) -> Array:
+        """With ``count - ddof`` in the denominator; NaN where that is not positive."""
+        remaining = self.rows[COUNT] - ddof
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = self.rows[M2] / remaining
+        known: Array = np.where(remaining > 0.0, found, np.nan)
+        return known.reshape(self.shape)
+
+    def joined(self, other: Pool) -> Pool:
+        """Of both, which are disjoint. Raises ValueError if they are not of one shape."""
+        if self.shape != other.shape:
+            raise ValueError(f"a batch has kept axes of shape {other.shape} but earlier ones had {self.shape}; pass batches of one shape")
+        rows = self.rows.copy()
+        kernels.moments.merge_into(rows, np.ascontiguousarray(other.rows))
+        infinite = np.isinf(self.rows[MEAN]) | np.isinf(other.rows[MEAN])
+        if infinite.any():  # the difference of means, by which they merge, knows no infinity
+            rows[MEAN, infinite] = self.rows[MEAN, infinite] + other.rows[MEAN, infinite]
+            rows[LOW, infinite] = 0.0
+        return Pool(self.shape, rows)
+
+
+def pooled(a: Array, axes: tuple[int, ...], weights: Array | None, nan_policy: str) -> Pool:
+    """Moments of an array, which may be empty.
+
+    raises : ValueError if there is a NaN and `nan_policy` is "raise"
+    """
+    shape = tuple(n for k, n in enumerate(a.shape) if k not in axes)
+    rows = np.zeros((4, int(np.prod(shape))))
+    if a.size == 0:
+        return Pool(shape, rows)
+    found = reduce_moments(a, axes, weights, omit=nan_policy == "omit")
+    if nan_policy == "raise" and np.isnan(found.mean).any() and extremes(a, axes).count.sum() < rows.shape[1] * count_of(a, axes):
+        raise ValueError("The input contains nan values")
+    rows[COUNT] = found.count if np.ndim(found.count) == 0 else found.count.reshape(-1)
+    some = rows[COUNT] > 0.0
+    rows[MEAN] = np.where(some, found.mean.reshape(-1), 0.0)
+    low = found.low.reshape(-1)
+    rows[LOW] = np.where(np.isfinite(low), low, 0.0)
+    rows[M2] = np.where(some, found.var.reshape(-1) * rows[COUNT], 0.0)
+    return Pool(shape, rows)

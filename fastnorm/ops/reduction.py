@@ -1,0 +1,140 @@
+"""Statistics of any axes: what public functions and running moments are made of."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnorm.ops import passes
+from fastnorm.plan.geometry import KEPT, REDUCED, collapse
+from fastnorm.plan.problem import Layout, Problem, arrange
+from fastnorm.runtime.threads import get_num_threads
+
+Array = NDArray[Any]
+
+
+class Reduced(NamedTuple):
+    """Statistics of the reduced axes, in the order of the kept axes of the array."""
+
+    mean: NDArray[np.float64]
+    low: NDArray[np.float64]  # what `mean` lost by rounding
+    var: NDArray[np.float64]  # population variance
+    count: Any  # elements of each statistic: a number, or an array where they differ or have weights
+
+
+class Extremes(NamedTuple):
+    """Of the elements that are not NaN; NaN where there are none."""
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    count: NDArray[np.float64]  # type: ignore[assignment]
+
+
+class Sizes(NamedTuple):
+    """Of magnitudes."""
+
+    total: NDArray[np.float64]
+    largest: NDArray[np.float64]
+    squares: NDArray[np.float64]
+
+
+@lru_cache(maxsize=256)
+def layout_of(ndim: int, axes: tuple[int, ...], streams: bool = False) -> Layout:
+    """One statistic per index of the axes that are not in `axes`."""
+    return Layout(tuple(REDUCED if k in axes else KEPT for k in range(ndim)), two_phases=False, batched=True, streams=streams)
+
+
+class _Walk(NamedTuple):
+    """A planned reduction, and how its statistics, which lie as the kept axes lie in memory, come to the user's order."""
+
+    problem: Problem
+    sizes: tuple[int, ...]
+    back: tuple[int, ...]
+
+    def ordered(self, row: Array) -> Array:
+        return row.reshape(self.sizes).transpose(self.back)
+
+
+def _plan(a: Array, axes: tuple[int, ...], weights: Array | None) -> _Walk:
+    kept = tuple(k for k in range(a.ndim) if k not in axes)
+    layout = layout_of(a.ndim, axes)
+    if collapse(layout.labels, a.shape, [a.strides]) is None:
+        # Kept and reduced axes alternate: one copy with the kept axes in front.
+        a = np.ascontiguousarray(a.transpose(*kept, *axes))
+        if weights is not None:
+            weights = weights.transpose(*kept, *axes)
+        layout = layout_of(a.ndim, tuple(range(len(kept), a.ndim)))
+        kept = tuple(range(len(kept)))
+    problem = arrange(layout, (a, None, weights, None, None), get_num_threads())
+    in_memory = [k for k in problem.order if k in kept]
+    return _Walk(problem, tuple(a.shape[k] for k in in_memory), tuple(in_memory.index(k) for k in kept))
+
+
+def in_memory(values: Array, kept: tuple[int, ...], order: tuple[int, ...]) -> Array:
+    """Statistics in the order of the kept axes as a vector in the order of memory, as kernels take them."""
+    return np.ascontiguousarray(values.transpose([kept.index(k) for k in order if k in kept])).reshape(-1)
+
+
+def count_of(a: Array, axes: tuple[int, ...]) -> int:
+    """Elements of one statistic."""
+    return math.prod(a.shape[k] for k in axes)
+
+
+def _reduce(a: Array, axes: tuple[int, ...], tag: str, weights: Array | None = None) -> tuple[Array, ...]:
+    walk = _plan(a, axes, weights)
+    return tuple(walk.ordered(row) for row in passes.reduction(walk.problem, tag))
+
+
+def extremes(a: Array, axes: tuple[int, ...], weights: Array | None = None) -> Extremes:
+    """Least and largest of a non-empty array over `axes`, without what is NaN or has weight 0."""
+    count, low, high, _ = _reduce(a, axes, "extrema", weights)
+    some = count > 0.0
+    return Extremes(np.where(some, low, np.nan), np.where(some, high, np.nan), count)
+
+
+def sizes(a: Array, axes: tuple[int, ...]) -> Sizes:
+    """Sum, maximum and sum of squares of the magnitudes of a non-empty array over `axes`."""
+    _, total, largest, squares = _reduce(a, axes, "absolutes")
+    return Sizes(total, largest, squares)
+
+
+def reduce_moments(a: Array, axes: tuple[int, ...], weights: Array | None = None, omit: bool = False) -> Reduced:
+    """Moments of a non-empty array over `axes`, each statistic of at least one element.
+
+    weights : array of the shape of `a`, perhaps broadcast; an element of weight 0 does not exist
+    omit    : whether NaN does not exist either
+    """
+    if weights is None:
+        walk = _plan(a, axes, None)
+        stats = passes.moments(walk.problem)
+        mean = walk.ordered(stats[0])
+        unknown = np.isnan(mean)
+        if not unknown.any():
+            return Reduced(mean, walk.ordered(stats[1]), walk.ordered(stats[2]), count_of(a, axes))
+        if not omit:
+            mean = _with_infinities(mean, extremes(a, axes), count_of(a, axes))
+            return Reduced(mean, walk.ordered(stats[1]), walk.ordered(stats[2]), count_of(a, axes))
+    count, mean, low, m2 = _reduce(a, axes, "present" if omit else "weighted", weights)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        var = m2 / count
+        mean, low = mean + low, (mean - (mean + low)) + low  # rounded, and what that loses
+    mean = np.where(count > 0.0, mean, np.nan)
+    if np.isnan(mean).any():
+        bounds = extremes(a, axes, weights)
+        mean = _with_infinities(mean, bounds, bounds.count if omit else None)
+    return Reduced(mean, low, var, count)
+
+
+def _with_infinities(mean: Array, bounds: Extremes, count: Any) -> Array:
+    """Differences from a shift turn an infinity into NaN; the mean of numbers and infinities of one sign is infinite.
+
+    count : of the elements that take part; None where NaN among them is told by nothing but the mean
+    """
+    upper, lower = bounds.high == np.inf, bounds.low == -np.inf
+    complete = True if count is None else bounds.count == count
+    infinite = np.where(upper, np.inf, -np.inf)
+    return np.where(np.isnan(mean) & (upper ^ lower) & complete, infinite, mean)
