@@ -12,7 +12,7 @@ from numba import prange
 from fastnorm._jit import chunk_body, driver, loop, parallel_driver
 from fastnorm.element.affine import affine
 from fastnorm.element.bits import compact, fence, wide_vectors
-from fastnorm.element.storage import as_compute, cut, flush, load, row, write
+from fastnorm.element.storage import as_compute, at, cut, flush, load, row, write
 from fastnorm.kernels.scratch import staging
 from fastnorm.kernels.walk import position, span
 from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, INNER, OUT, OUTER, PROBLEM, SRC, STEP_CHANNEL, STEP_INNER, STEP_OUTER, STREAM
@@ -22,42 +22,42 @@ PIXELS = 512
 
 
 @loop
-def turned(run, i, high, low, factor):
-    """One element, in the compute dtype of the parameters."""
+def turned(run, i, of_channel):
+    """One element, in the compute dtype of the parameters: high and low part of the centre, and the factor."""
+    high, low, factor = of_channel
     return affine(as_compute(factor, load(run, i)), high, low, factor, None, as_compute(factor, 0.0))
 
 
 @chunk_body
-def three_to_planes(run, red, green, blue, n, parameters):
+def three_to_planes(run, red, green, blue, n, of_red, of_green, of_blue):
     """Pixels of three neighbouring channels to three planes: loads in groups of three vectorize."""
     wide_vectors()
-    high, low, factor = row(parameters, 0), row(parameters, 1), row(parameters, 2)
-    h0, h1, h2, l0, l1, l2 = high[0], high[1], high[2], low[0], low[1], low[2]
-    f0, f1, f2 = factor[0], factor[1], factor[2]
     for i in range(n):
-        write(red, i, turned(run, 3 * i, h0, l0, f0))
-        write(green, i, turned(run, 3 * i + 1, h1, l1, f1))
-        write(blue, i, turned(run, 3 * i + 2, h2, l2, f2))
+        write(red, i, turned(run, 3 * i, of_red))
+        write(green, i, turned(run, 3 * i + 1, of_green))
+        write(blue, i, turned(run, 3 * i + 2, of_blue))
 
 
 @chunk_body
-def planes_to_three(red, green, blue, out, n, parameters):
+def planes_to_three(red, green, blue, out, n, of_red, of_green, of_blue):
     wide_vectors()
-    high, low, factor = row(parameters, 0), row(parameters, 1), row(parameters, 2)
-    h0, h1, h2, l0, l1, l2 = high[0], high[1], high[2], low[0], low[1], low[2]
-    f0, f1, f2 = factor[0], factor[1], factor[2]
     for i in range(n):
-        write(out, 3 * i, turned(red, i, h0, l0, f0))
-        write(out, 3 * i + 1, turned(green, i, h1, l1, f1))
-        write(out, 3 * i + 2, turned(blue, i, h2, l2, f2))
+        write(out, 3 * i, turned(red, i, of_red))
+        write(out, 3 * i + 1, turned(green, i, of_green))
+        write(out, 3 * i + 2, turned(blue, i, of_blue))
 
 
 @chunk_body
-def one_channel(src, out, at, step, to, out_step, n, high, low, factor):
+def one_channel(src, out, begin, step, to, out_step, n, of_channel):
     wide_vectors()
-    source, target = cut(src, at, (n - 1) * step + 1), cut(out, to, (n - 1) * out_step + 1)
+    source, target = cut(src, begin, (n - 1) * step + 1), cut(out, to, (n - 1) * out_step + 1)
     for i in range(n):
-        write(target, i * out_step, turned(source, i * step, high, low, factor))
+        write(target, i * out_step, turned(source, i * step, of_channel))
+
+
+@loop
+def parameters_of(parameters, c):
+    return at(row(parameters, 0), c), at(row(parameters, 1), c), at(row(parameters, 2), c)
 
 
 @loop
@@ -66,45 +66,85 @@ def pixel_step(table, operand):
 
 
 @loop
-def turn_tile(src, out, staged, streaming, table, parameters, b, pixel, n):
-    """n pixels of image b from `pixel` on."""
-    channels = table[PROBLEM, CHANNEL]
-    step, out_step = pixel_step(table, SRC), pixel_step(table, OUT)
-    plane, out_plane = table[SRC, STEP_CHANNEL], table[OUT, STEP_CHANNEL]
-    at = position(table, SRC, b, 0, 0, 0) + pixel * step
-    to = position(table, OUT, b, 0, 0, 0) + pixel * out_step
-    if channels == 3 and step == 3 and plane == 1 and out_step == 1:
-        run = cut(src, at, 3 * n)
-        if streaming:
-            three_to_planes(run, cut(staged, 0, n), cut(staged, PIXELS, n), cut(staged, 2 * PIXELS, n), n, parameters)
+def tile_of(table, unit):
+    """Image, first pixel and number of pixels of a tile."""
+    n_pixels = table[PROBLEM, OUTER] * table[PROBLEM, INNER]
+    tiles = tiles_of_image(table)
+    b = unit // tiles
+    pixel = (unit - b * tiles) * PIXELS
+    return b, pixel, min(PIXELS, n_pixels - pixel)
+
+
+@loop
+def tiles_of_image(table):
+    return (table[PROBLEM, OUTER] * table[PROBLEM, INNER] + PIXELS - 1) // PIXELS
+
+
+# Each of the next three goes through all tiles of a chunk: arrays are counted once by whom they are passed to, and a
+# locked count waits for all stores that stream. Counted tile by tile they took half as long again.
+
+
+@chunk_body
+def tiles_to_planes(src, out, staged, table, first, last, of_red, of_green, of_blue):
+    compact()
+    plane = table[OUT, STEP_CHANNEL]
+    for unit in range(first, last):
+        b, pixel, n = tile_of(table, unit)
+        to = position(table, OUT, b, 0, 0, 0) + pixel
+        run = cut(src, position(table, SRC, b, 0, 0, 0) + pixel * 3, 3 * n)
+        if table[PROBLEM, STREAM] != 0:
+            three_to_planes(run, cut(staged, 0, n), cut(staged, PIXELS, n), cut(staged, 2 * PIXELS, n), n, of_red, of_green, of_blue)
             for c in range(3):
-                flush(cut(staged, c * PIXELS, n), out, to + c * out_plane, n)
+                flush(cut(staged, c * PIXELS, n), out, to + c * plane, n)
         else:
-            three_to_planes(run, cut(out, to, n), cut(out, to + out_plane, n), cut(out, to + 2 * out_plane, n), n, parameters)
-    elif channels == 3 and out_step == 3 and out_plane == 1 and step == 1:
+            three_to_planes(run, cut(out, to, n), cut(out, to + plane, n), cut(out, to + 2 * plane, n), n, of_red, of_green, of_blue)
+
+
+@chunk_body
+def tiles_to_pixels(src, out, staged, table, first, last, of_red, of_green, of_blue):
+    compact()
+    plane = table[SRC, STEP_CHANNEL]
+    for unit in range(first, last):
+        b, pixel, n = tile_of(table, unit)
+        begin = position(table, SRC, b, 0, 0, 0) + pixel
+        to = position(table, OUT, b, 0, 0, 0) + pixel * 3
+        streaming = table[PROBLEM, STREAM] != 0
         target = cut(staged, 0, 3 * n) if streaming else cut(out, to, 3 * n)
-        planes_to_three(cut(src, at, n), cut(src, at + plane, n), cut(src, at + 2 * plane, n), target, n, parameters)
+        red, green, blue = cut(src, begin, n), cut(src, begin + plane, n), cut(src, begin + 2 * plane, n)
+        planes_to_three(red, green, blue, target, n, of_red, of_green, of_blue)
         if streaming:
             flush(staged, out, to, 3 * n)
-    else:
-        for c in range(channels):
-            high, low, factor = parameters[0, c], parameters[1, c], parameters[2, c]
-            one_channel(src, out, at + c * plane, step, to + c * out_plane, out_step, n, high, low, factor)
+
+
+@chunk_body
+def tiles_by_channel(src, out, table, parameters, first, last):
+    """Any number of channels and any steps."""
+    compact()
+    step, out_step = pixel_step(table, SRC), pixel_step(table, OUT)
+    for unit in range(first, last):
+        b, pixel, n = tile_of(table, unit)
+        for c in range(table[PROBLEM, CHANNEL]):
+            begin = position(table, SRC, b, 0, c, 0) + pixel * step
+            to = position(table, OUT, b, 0, c, 0) + pixel * out_step
+            one_channel(src, out, begin, step, to, out_step, n, parameters_of(parameters, c))
 
 
 @chunk_body
 def turn_images_chunk(src, out, parameters, table, chunk):
-    """An even share of the pixels of all images."""
+    """An even share of the tiles of all images."""
     compact()
-    n_pixels = table[PROBLEM, OUTER] * table[PROBLEM, INNER]
-    tiles = (n_pixels + PIXELS - 1) // PIXELS
-    first, last = span(table[PROBLEM, BATCH] * tiles, table[PROBLEM, CHUNKS], chunk)
-    streaming = table[PROBLEM, STREAM] != 0
+    first, last = span(table[PROBLEM, BATCH] * tiles_of_image(table), table[PROBLEM, CHUNKS], chunk)
     staged = staging(out, table[PROBLEM, STREAM])
-    for unit in range(first, last):
-        b = unit // tiles
-        pixel = (unit - b * tiles) * PIXELS
-        turn_tile(src, out, staged, streaming, table, parameters, b, pixel, min(PIXELS, n_pixels - pixel))
+    step, out_step = pixel_step(table, SRC), pixel_step(table, OUT)
+    three = table[PROBLEM, CHANNEL] == 3
+    end = table[PROBLEM, CHANNEL] - 1
+    of_red, of_green, of_blue = parameters_of(parameters, 0), parameters_of(parameters, min(1, end)), parameters_of(parameters, end)
+    if three and step == 3 and table[SRC, STEP_CHANNEL] == 1 and out_step == 1:
+        tiles_to_planes(src, out, staged, table, first, last, of_red, of_green, of_blue)
+    elif three and out_step == 3 and table[OUT, STEP_CHANNEL] == 1 and step == 1:
+        tiles_to_pixels(src, out, staged, table, first, last, of_red, of_green, of_blue)
+    else:
+        tiles_by_channel(src, out, table, parameters, first, last)
     fence()
 
 

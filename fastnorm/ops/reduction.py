@@ -17,6 +17,10 @@ from fastnorm.runtime.threads import get_num_threads
 Array = NDArray[Any]
 
 
+# Elements of an array whose first ones are looked at for NaN, and how many of them.
+LARGE, SAMPLE = 1 << 20, 4096
+
+
 class Reduced(NamedTuple):
     """Statistics of the reduced axes, in the order of the kept axes of the array."""
 
@@ -108,7 +112,7 @@ def reduce_moments(a: Array, axes: tuple[int, ...], weights: Array | None = None
     weights : array of the shape of `a`, perhaps broadcast; an element of weight 0 does not exist
     omit    : whether NaN does not exist either
     """
-    if weights is None:
+    if weights is None and not (omit and _likely_nan(a)):
         walk = _plan(a, axes, None)
         stats = passes.moments(walk.problem)
         mean = walk.ordered(stats[0])
@@ -127,6 +131,24 @@ def reduce_moments(a: Array, axes: tuple[int, ...], weights: Array | None = None
         bounds = extremes(a, axes, weights)
         mean = _with_infinities(mean, bounds, bounds.count if omit else None)
     return Reduced(mean, low, var, count)
+
+
+def _likely_nan(a: Array) -> bool:
+    """Whether the plain moments of a large array would be in vain, because NaN are frequent."""
+    return a.size >= LARGE and bool(np.isnan(a.flat[:SAMPLE]).any())
+
+
+def has_infinity(a: Array) -> bool:
+    """Whether there is an infinity among the elements, NaN or not. The mean, which an infinity would reach, is found faster."""
+    axes = tuple(range(a.ndim))
+    if np.isfinite(_plain_mean(a, axes)):
+        return False
+    bounds = extremes(a, axes)
+    return bool(bounds.high == np.inf or bounds.low == -np.inf)
+
+
+def _plain_mean(a: Array, axes: tuple[int, ...]) -> float:
+    return float(passes.moments(_plan(a, axes, None).problem)[0, 0])
 
 
 def _with_infinities(mean: Array, bounds: Extremes, count: Any) -> Array:
