@@ -9,6 +9,12 @@ from fastnorm.runtime.threads import get_num_threads, num_threads, set_num_threa
 
 if TYPE_CHECKING:
     from fastnorm import layers as layers
+    from fastnorm.ops.averages import mean as mean
+    from fastnorm.ops.averages import nanmean as nanmean
+    from fastnorm.ops.averages import nanstd as nanstd
+    from fastnorm.ops.averages import nanvar as nanvar
+    from fastnorm.ops.averages import std as std
+    from fastnorm.ops.averages import var as var
     from fastnorm.ops.batch import batch_norm as batch_norm
     from fastnorm.ops.batch import batch_norm_train as batch_norm_train
     from fastnorm.ops.batch_backward import batch_norm_backward as batch_norm_backward
@@ -27,6 +33,7 @@ if TYPE_CHECKING:
     from fastnorm.ops.rms import rms_norm as rms_norm
     from fastnorm.ops.rms import rms_norm_backward as rms_norm_backward
     from fastnorm.ops.statistics import mean_var as mean_var
+    from fastnorm.ops.zscores import zscore as zscore
     from fastnorm.runtime.config import show_config as show_config
     from fastnorm.state.moments import RunningMoments as RunningMoments
     from fastnorm.state.warmup import warmup as warmup
@@ -51,8 +58,15 @@ _HOME = {
     "layer_norm_backward": "fastnorm.ops.layer",
     "rms_norm": "fastnorm.ops.rms",
     "rms_norm_backward": "fastnorm.ops.rms",
+    "mean": "fastnorm.ops.averages",
+    "var": "fastnorm.ops.averages",
+    "std": "fastnorm.ops.averages",
+    "nanmean": "fastnorm.ops.averages",
+    "nanvar": "fastnorm.ops.averages",
+    "nanstd": "fastnorm.ops.averages",
     "mean_var": "fastnorm.ops.statistics",
     "normalize_images": "fastnorm.ops.images",
+    "zscore": "fastnorm.ops.zscores",
     "RunningMoments": "fastnorm.state.moments",
     "show_config": "fastnorm.runtime.config",
     "warmup": "fastnorm.state.warmup",

@@ -68,7 +68,24 @@ def test_public_functions_are_documented_and_listed() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["ops.batch", "ops.group", "ops.layer", "ops.rms", "ops.statistics", "state.moments", "state.batch_layers", "runtime.threads"]
+    "name",
+    [
+        "ops.averages",
+        "ops.batch",
+        "ops.group",
+        "ops.layer",
+        "ops.rms",
+        "ops.statistics",
+        "ops.zscores",
+        "preprocessing.functions",
+        "preprocessing.maxabs",
+        "preprocessing.minmax",
+        "preprocessing.normalizer",
+        "preprocessing.standard",
+        "state.moments",
+        "state.batch_layers",
+        "runtime.threads",
+    ],
 )
 def test_examples_of_docstrings_are_true(name: str, restore_threads: None) -> None:
     found = doctest.testmod(importlib.import_module(f"fastnorm.{name}"))

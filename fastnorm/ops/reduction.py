@@ -19,6 +19,8 @@ Array = NDArray[Any]
 
 # Elements of an array whose first ones are looked at for NaN, and how many of them.
 LARGE, SAMPLE = 1 << 20, 4096
+# One statistic in this many may be copied to be looked at again by itself.
+FEW = 64
 
 
 class Reduced(NamedTuple):
@@ -113,15 +115,12 @@ def reduce_moments(a: Array, axes: tuple[int, ...], weights: Array | None = None
     omit    : whether NaN does not exist either
     """
     if weights is None and not (omit and _likely_nan(a)):
-        walk = _plan(a, axes, None)
-        stats = passes.moments(walk.problem)
-        mean = walk.ordered(stats[0])
-        unknown = np.isnan(mean)
-        if not unknown.any():
-            return Reduced(mean, walk.ordered(stats[1]), walk.ordered(stats[2]), count_of(a, axes))
-        if not omit:
-            mean = _with_infinities(mean, extremes(a, axes), count_of(a, axes))
-            return Reduced(mean, walk.ordered(stats[1]), walk.ordered(stats[2]), count_of(a, axes))
+        return _plain_moments(a, axes, omit)
+    return _counted_moments(a, axes, weights, omit)
+
+
+def _counted_moments(a: Array, axes: tuple[int, ...], weights: Array | None, omit: bool) -> Reduced:
+    """By the kernels that count what takes part."""
     count, mean, low, m2 = _reduce(a, axes, "present" if omit else "weighted", weights)
     with np.errstate(invalid="ignore", divide="ignore"):
         var = m2 / count
@@ -129,8 +128,33 @@ def reduce_moments(a: Array, axes: tuple[int, ...], weights: Array | None = None
     mean = np.where(count > 0.0, mean, np.nan)
     if np.isnan(mean).any():
         bounds = extremes(a, axes, weights)
-        mean = _with_infinities(mean, bounds, bounds.count if omit else None)
+        # Without `omit` a NaN takes part: then the weights of what is not NaN sum to less.
+        whole = omit or not _has_infinity(bounds) or _reduce(a, axes, "present", weights)[0] == count
+        mean = _with_infinities(mean, bounds, np.where(whole, bounds.count, np.nan))
     return Reduced(mean, low, var, count)
+
+
+def _plain_moments(a: Array, axes: tuple[int, ...], omit: bool) -> Reduced:
+    """By the kernels that know no NaN; what came out NaN is looked at again, and nothing else changes a bit."""
+    walk = _plan(a, axes, None)
+    stats = passes.moments(walk.problem)
+    mean, low, var = (walk.ordered(row) for row in stats[:3])
+    plain = Reduced(mean, low, var, count_of(a, axes))
+    unknown = np.isnan(plain.mean)
+    if not unknown.any():
+        return plain
+    if not omit:
+        return plain._replace(mean=_with_infinities(plain.mean, extremes(a, axes), plain.count))
+    kept = [k for k in range(a.ndim) if k not in axes]
+    found = np.flatnonzero(unknown)
+    if len(kept) == 1 and found.size * FEW <= unknown.size:
+        counted = _counted_moments(a.take(found, axis=kept[0]), axes, None, omit)
+        rows = [np.array(row) for row in (*plain[:3], np.full(unknown.shape, float(plain.count)))]
+        for row, values in zip(rows, counted, strict=True):
+            row[found] = values
+        return Reduced(*rows)
+    counted = _counted_moments(a, axes, None, omit)
+    return Reduced(*(np.where(unknown, new, old) for new, old in zip(counted, plain, strict=True)))
 
 
 def _likely_nan(a: Array) -> bool:
@@ -143,20 +167,22 @@ def has_infinity(a: Array) -> bool:
     axes = tuple(range(a.ndim))
     if np.isfinite(_plain_mean(a, axes)):
         return False
-    bounds = extremes(a, axes)
-    return bool(bounds.high == np.inf or bounds.low == -np.inf)
+    return _has_infinity(extremes(a, axes))
 
 
 def _plain_mean(a: Array, axes: tuple[int, ...]) -> float:
     return float(passes.moments(_plan(a, axes, None).problem)[0, 0])
 
 
+def _has_infinity(bounds: Extremes) -> bool:
+    return bool((bounds.high == np.inf).any() or (bounds.low == -np.inf).any())
+
+
 def _with_infinities(mean: Array, bounds: Extremes, count: Any) -> Array:
     """Differences from a shift turn an infinity into NaN; the mean of numbers and infinities of one sign is infinite.
 
-    count : of the elements that take part; None where NaN among them is told by nothing but the mean
+    count : of the elements that take part
     """
     upper, lower = bounds.high == np.inf, bounds.low == -np.inf
-    complete = True if count is None else bounds.count == count
     infinite = np.where(upper, np.inf, -np.inf)
-    return np.where(np.isnan(mean) & (upper ^ lower) & complete, infinite, mean)
+    return np.where(np.isnan(mean) & (upper ^ lower) & (bounds.count == count), infinite, mean)
