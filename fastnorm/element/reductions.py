@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from numba.core import types
 
 from fastnorm._jit import element, variant
+from fastnorm.element.affine import distance
 from fastnorm.element.bits import choose
 from fastnorm.element.moments import Moments, merge
 from fastnorm.element.storage import as_compute, load
@@ -124,3 +125,15 @@ def _summed_in(reduction: Any, zero: Any) -> Any:
     if reduction.instance_class is Absolutes:
         return lambda reduction, zero: 0.0
     return lambda reduction, zero: zero
+
+
+@element
+def counted(value, zero):
+    """1, or 0 for NaN, in the dtype of `zero`."""
+    return choose(value == value, as_compute(zero, 1.0), zero)
+
+
+@element
+def distance_or_nothing(value, shift, zero):
+    """Of NaN 0."""
+    return choose(value == value, distance(value, shift), zero)
