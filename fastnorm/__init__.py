@@ -9,6 +9,7 @@ from fastnorm.runtime.threads import get_num_threads, num_threads, set_num_threa
 
 if TYPE_CHECKING:
     from fastnorm import layers as layers
+    from fastnorm import preprocessing as preprocessing
     from fastnorm.ops.averages import mean as mean
     from fastnorm.ops.averages import nanmean as nanmean
     from fastnorm.ops.averages import nanstd as nanstd
@@ -71,7 +72,7 @@ _HOME = {
     "show_config": "fastnorm.runtime.config",
     "warmup": "fastnorm.state.warmup",
 }
-_MODULES = ("layers",)
+_MODULES = ("layers", "preprocessing")
 
 __all__ = ["get_num_threads", "num_threads", "set_num_threads", *_HOME, *_MODULES]
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bench import oracle, rows, timing
+from bench import oracle, problems, rows, run, timing
 from bench.environment import cache_bytes
 from bench.problems import Key, Problem
+from bench.providers import Prepared
+from bench.results import Entry
 from bench.shapes import SHAPES
 
 
@@ -108,6 +111,90 @@ def test_oracle_gradients_are_central_differences(
             assert found[gradient].ravel()[index] == pytest.approx(expected, rel=1e-6, abs=1e-7)
 
 
+def _average_of(values: list[float]) -> dict[str, float]:
+    known = [v for v in values if v == v]
+    mean = math.fsum(known) / len(known)
+    return {"mean": mean, "var": math.fsum((v - mean) ** 2 for v in known) / len(known)}
+
+
+@pytest.mark.parametrize("layout", ["axis0", "axis1", "all"])
+@pytest.mark.parametrize(("operation", "source"), [("mean", "random"), ("var", "random"), ("nanmean", "gaps"), ("nanvar", "gaps")])
+def test_oracle_averages(monkeypatch: pytest.MonkeyPatch, operation: str, source: str, layout: str) -> None:
+    monkeypatch.setitem(SHAPES, "small", (20, 25))
+    monkeypatch.setattr("bench.oracle_tables._BLOCK", 60)  # several blocks
+    problem = Problem(Key(operation, "small", layout, "float64", source))
+    x = problem.x
+    assert np.isnan(x).any() == (source == "gaps")
+    lines = {"axis0": x.T, "axis1": x, "all": x.reshape(1, -1)}[layout]
+    name = operation.removeprefix("nan")
+    assert problem.reference[name].ravel() == pytest.approx([_average_of(line.tolist())[name] for line in lines], rel=1e-14)
+
+
+def _scaled(scaler: str, column: list[float]) -> list[float]:
+    if scaler == "standard":
+        found = _average_of(column)
+        return [(v - found["mean"]) / math.sqrt(found["var"]) for v in column]
+    if scaler == "minmax":
+        return [(v - min(column)) / (max(column) - min(column)) for v in column]
+    return [v / max(map(abs, column)) for v in column]
+
+
+@pytest.mark.parametrize("scaler", problems.SCALERS)
+def test_oracle_scalers(monkeypatch: pytest.MonkeyPatch, scaler: str) -> None:
+    problem = _small(monkeypatch, f"{scaler}_scaler_fit_transform", "NC", (30, 7))
+    expected = np.array([_scaled(scaler, column.tolist()) for column in problem.x.T]).T
+    assert oracle.error(problem.reference["y"], expected) < 1e-14
+    fitted = Problem(problem.key._replace(operation=f"{scaler}_scaler_fit")).reference
+    assert "y" not in fitted
+    assert all(found.shape == (7,) for found in fitted.values())
+
+
+@pytest.mark.parametrize("scaler", ["standard", "maxabs"])
+def test_oracle_of_a_sparse_table_is_that_of_the_dense_one(monkeypatch: pytest.MonkeyPatch, scaler: str) -> None:
+    problem = _small(monkeypatch, f"{scaler}_scaler_transform", "CSR", (40, 300))
+    x = problem.csr.toarray()
+    assert np.count_nonzero(x) == x.size // 100
+    scale = np.sqrt(x.var(0)) if scaler == "standard" else np.abs(x).max(0)
+    row, column = problem.csr.nonzero()
+    assert oracle.error(problem.reference["y"], x[row, column] / scale[column]) < 1e-14
+
+
+def test_neighbours_share_numbers_and_others_get_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = _small(monkeypatch, "mean", "axis0", (20, 25))
+    first = problem.x
+    assert Problem(problem.key._replace(operation="var", layout="all")).x is first
+    assert np.isnan(Problem(problem.key._replace(operation="nanvar", source="gaps")).x).any()
+    assert len(problems._shared) == 1
+
+
+def test_inaccurate_averages_are_timed_and_wrong_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = _small(monkeypatch, "mean", "all", (20, 25))
+    mean = float(problem.x.mean())
+    for distance, library, status in ((0.0, "a peer", "ok"), (0.1, "a peer", "inaccurate"), (5.0, "a peer", "wrong")):
+        entry = Entry(library)
+        found = np.float64(mean + distance)
+        run.check(Prepared(lambda found=found: found, lambda mean: {"mean": mean}), problem, entry)
+        assert entry.status == status
+        assert not entry.bad
+    ours = Entry("fastnorm")
+    run.check(Prepared(lambda: np.float64(mean + 1e-9), lambda mean: {"mean": mean}), problem, ours)
+    assert ours.bad
+
+
+def test_picture_of_normalized_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn")
+    pytest.importorskip("PIL")
+    pytest.importorskip("matplotlib")
+    from bench import picture
+
+    assert picture.main(["--output", str(tmp_path)]) == 0
+    assert 20_000 < (tmp_path / "images.png").stat().st_size < 200_000
+    lines = capsys.readouterr().out.splitlines()[2:5]
+    for name, _, _, mean, var in map(str.split, lines):
+        assert abs(float(mean)) < 1e-6, name
+        assert abs(float(var) - 1) < 1e-5, name
+
+
 def test_error_sees_nan_and_shape() -> None:
     y = np.array([1.0, -3.0])
     assert oracle.error(y + np.array([0.0, 4e-3]), y) == pytest.approx(1e-3)
@@ -124,6 +211,12 @@ def test_traffic_counts_a_second_read_only_where_a_statistic_exceeds_l2(monkeypa
     assert _small(monkeypatch, "backward", "NCHW", (4, 4, 8, 8)).traffic == 3 * small.nbytes
     assert _small(monkeypatch, "add_layer_norm", "rows", (8, 128)).traffic == 4 * 8 * 128 * 8
     assert _small(monkeypatch, "inference", "NCHW", (1, 4, row, 1)).traffic == 2 * 8 * 4 * row
+    tall = cache_bytes(2, 1 << 20) // 64 + 1  # one cache line per row exceeds L2
+    sizes = {"standard_scaler_fit": 1, "minmax_scaler_transform": 2, "standard_scaler_fit_transform": 3}
+    assert {name: _small(monkeypatch, name, "NC", (tall, 2)).traffic // (16 * tall) for name in sizes} == sizes
+    assert _small(monkeypatch, "nanvar", "axis0", (tall, 2)).traffic == 16 * tall
+    assert Problem(Key("normalize_images", "small", "NHWC", "uint8")).traffic == 5 * 2 * tall
+    assert _small(monkeypatch, "maxabs_scaler_transform", "CSR", (40, 300)).traffic == 2 * 120 * 8
 
 
 def test_rows_are_well_formed() -> None:

@@ -44,8 +44,8 @@ def rescale(
 
     def vector(values: Array | None, absent: float) -> Array:
         shape = tuple(x.shape[k] for k in kept)
-        full = np.full(shape, absent) if values is None else np.broadcast_to(np.asarray(values, np.float64), shape)
-        return in_memory(full, kept, problem.order)
+        # np.broadcast_to gives a read-only array, another type to Numba: eight kernels where one will do.
+        return in_memory(np.full(shape, absent if values is None else values, np.float64), kept, problem.order)
 
     tag = None if limits is None else kernels.operands.limits(*limits)
     # Every vector is there, as in training: one kernel serves all. A batch shares its shifts, and one kept axis is no batch.

@@ -1,0 +1,181 @@
+"""Statistics and scaling of compressed sparse matrices: CSR and CSC of SciPy, matrices and arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnorm import kernels
+from fastnorm.plan.memory import view_of
+from fastnorm.runtime.threads import run
+
+Array = NDArray[Any]
+
+# Every chunk of a sum over the major axis has a line per statistic to clear and to add up: worth it for this many
+# stored elements per number of the lines. Results depend on the number of these chunks: it follows from the matrix alone.
+ENTRIES_PER_CHUNK, MOST_CHUNKS = 65536, 16
+FIELDS = 4
+SHORT_LINE = 512
+
+
+class Compressed(NamedTuple):
+    """The arrays of a matrix as kernels take them. Indices along the minor axis are `places`."""
+
+    values: Array
+    places: Array
+    starts: Array
+    majors: int
+    minors: int
+
+    def chunks(self, numbers: int = 0) -> int:
+        """What the stored elements are dealt to, if each chunk has as many numbers of its own."""
+        entries = self.values.size
+        return max(1, min(MOST_CHUNKS, entries // max(ENTRIES_PER_CHUNK, numbers)))
+
+
+class LineSizes(NamedTuple):
+    """Of the stored elements of every major index, but for NaN."""
+
+    unknown: NDArray[np.float64]  # number of NaN
+    largest: NDArray[np.float64]
+    total: NDArray[np.float64]
+    squares: NDArray[np.float64]
+
+
+def compressed(matrix: Any) -> Compressed:
+    """A matrix in CSR or CSC form, its elements float32 or float64. Nothing is copied unless it is misaligned or strided."""
+    majors, minors = matrix.shape if matrix.format == "csr" else matrix.shape[::-1]
+    n = int(matrix.indptr[-1])  # SciPy allows more room than elements
+    return Compressed(_vector(matrix.data[:n]), _vector(matrix.indices[:n]), _vector(matrix.indptr), majors, minors)
+
+
+def _vector(array: Array) -> Array:
+    if not (array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative):
+        return np.array(array, array.dtype.newbyteorder("="))
+    if type(array) is np.ndarray and array.flags.writeable:
+        return array
+    return view_of(array, (0, 0, 0, array.itemsize), (1, 1, 1, array.size), True).carrier
+
+
+def lines_of(table: Array) -> Compressed | None:
+    """A table of short contiguous rows as a matrix that stores all of them; None of any other table.
+
+    Rows of 50 float32 are measured in 20 ns each and scaled in 20; general reductions take 160 and 50.
+    """
+    n, width = table.shape
+    if table.dtype.char not in "fd" or not table.flags.c_contiguous or not table.flags.aligned or width > SHORT_LINE:
+        return None
+    return Compressed(_vector(table.reshape(-1)), np.empty(0, np.int32), np.arange(0, (n + 1) * width, width), n, width)
+
+
+def summed(matrix: Any) -> Any:
+    """The matrix, or a copy in which elements that are stored twice are one."""
+    if matrix.has_canonical_format:
+        return matrix
+    matrix = matrix.copy()
+    matrix.sum_duplicates()
+    return matrix
+
+
+def _launch(name: str, chunks: int, *arguments: Any) -> None:
+    room = kernels.sparse
+    run(getattr(room, f"{name}_serial"), getattr(room, f"{name}_parallel"), chunks > 1, *arguments)
+
+
+def column_moments(matrix: Any, weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+    """Moments of the columns without NaN: count, mean, what the mean lost by rounding, second central moment.
+
+    matrix  : canonical CSR or CSC (n_samples, n_features)
+    weights : (n_samples,)
+    returns : (4, n_features)
+    """
+    parts, n_features = compressed(matrix), matrix.shape[1]
+    centre, moments = np.zeros(n_features), np.empty((4, n_features))
+    sums = _sums(matrix, parts, weights, centre)
+    zeros = _weight_of_zeros(matrix, parts, weights, sums)
+    # Most elements of most matrices are 0, and the mean is near: one pass, or a second about the mean.
+    off = kernels.sparse.moments_with_zeros(sums, zeros, centre, moments)
+    if off and np.isfinite(moments[1]).all():
+        centre = moments[1].copy()
+        kernels.sparse.moments_with_zeros(_sums(matrix, parts, weights, centre), zeros, centre, moments)
+    return moments
+
+
+def _weight_of_zeros(matrix: Any, parts: Compressed, weights: Array | None, sums: Array) -> Array:
+    """Of the elements of every column that are not stored."""
+    stored = sums[:, 0] + sums[:, 3]
+    if weights is None:
+        return np.asarray(matrix.shape[0] - stored)
+    # What is left of the sum of all weights by rounding is no element.
+    entries = np.diff(parts.starts) if matrix.format == "csc" else np.bincount(parts.places, minlength=matrix.shape[1])
+    left = np.maximum(np.add.reduce(weights) - stored, 0.0)
+    return np.where(entries < matrix.shape[0], left, 0.0)
+
+
+def _sums(matrix: Any, parts: Compressed, weights: Array | None, centre: Array) -> Array:
+    operands = (*parts[:3], weights, centre)
+    if matrix.format == "csc":
+        sums = np.empty((parts.majors, FIELDS))
+        _launch("major_sums", parts.chunks(), *operands, sums, parts.chunks())
+        return sums
+    chunks = parts.chunks(FIELDS * parts.minors)
+    shares = np.empty((chunks, parts.minors, FIELDS))
+    _launch("minor_sums", chunks, *operands, shares)
+    return np.asarray(np.add.reduce(shares, 0)) if chunks > 1 else shares[0]  # chunks in order
+
+
+def column_largest(matrix: Any) -> NDArray[np.float64]:
+    """Largest magnitudes of the columns of canonical CSR or CSC without NaN; NaN where there is nothing else."""
+    parts = compressed(matrix)
+    if matrix.format == "csc":
+        found = line_sizes(parts)
+        unknown, largest = found.unknown, found.largest
+    else:
+        chunks = parts.chunks(2 * parts.minors)
+        shares = np.empty((chunks, parts.minors, 2))
+        _launch("minor_largest", chunks, parts.values, parts.places, shares)
+        unknown, largest = shares[:, :, 0].sum(0), shares[:, :, 1].max(0)
+    return np.where(unknown < matrix.shape[0], largest, np.nan)
+
+
+def line_sizes(parts: Compressed) -> LineSizes:
+    """Of the rows of canonical CSR, the columns of CSC."""
+    sizes = np.empty((parts.majors, FIELDS))
+    _launch("major_sizes", parts.chunks(), parts.values, parts.starts, sizes, parts.chunks())
+    return LineSizes(*sizes.T)
+
+
+def scale_columns(matrix: Any, factor: NDArray[np.float64], target: Any) -> None:
+    """Write the elements of `matrix`, each times the factor of its column, to those of `target`: the same, or one like it."""
+    if matrix.format == "csc":
+        scale_lines(compressed(matrix), factor, target.data)
+        return
+    parts = compressed(matrix)
+    with _vector_in(target.data, parts) as out:
+        _launch("scale_minor", parts.chunks(), parts.values, parts.places, factor, out, parts.chunks())
+
+
+def scale_lines(parts: Compressed, factor: NDArray[np.float64], target: Array) -> None:
+    """The same with a factor for each row of CSR, each column of CSC. target : where the elements of the result are"""
+    with _vector_in(target, parts) as out:
+        _launch("scale_major", parts.chunks(), parts.values, parts.starts, factor, out, parts.chunks())
+
+
+@contextmanager
+def _vector_in(target: Array, parts: Compressed) -> Iterator[Array]:
+    """The memory of the result's elements, or a temporary where that is no plain vector."""
+    wanted = target[: parts.values.size]
+    out = wanted if _vector(wanted) is wanted else np.empty_like(parts.values)
+    yield out
+    if out is not wanted:
+        wanted[...] = out
+
+
+def like(matrix: Any) -> Any:
+    """A matrix with the same places and elements of its own, not yet written."""
+    arrays = (np.empty(matrix.data.shape, matrix.data.dtype.newbyteorder("=")), matrix.indices.copy(), matrix.indptr.copy())
+    return type(matrix)(arrays, shape=matrix.shape)
