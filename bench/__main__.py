@@ -15,7 +15,7 @@ from bench import environment
 if TYPE_CHECKING:
     from bench.rows import Row
 
-SUBCOMMANDS = {"training": "bench.training"}
+SUBCOMMANDS = {"training": "bench.training", "images": "bench.picture"}
 """First argument -> module whose `main(arguments) -> exit status` takes over."""
 
 WHOLE_S, QUICK_S = 100.0, 15.0
@@ -25,7 +25,8 @@ WHOLE_S, QUICK_S = 100.0, 15.0
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
-        description="Speed, accuracy and memory of fastnorm beside NumPy, SciPy, scikit-learn, PyTorch and oneDNN, on real shapes.",
+        description="Speed, accuracy and memory of fastnorm beside NumPy, SciPy, scikit-learn, bottleneck, numbagg, PyTorch and oneDNN,"
+        " on real shapes.",
         epilog=f"other commands: {', '.join(SUBCOMMANDS)}",
     )
     names = "only rows with this name, glob or beginning, e.g. train/NCHW or '*/resnet50/stage2'"

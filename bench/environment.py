@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("fastnorm", "numpy", "numba", "scipy", "scikit-learn", "torch", "onednn-cpu-gomp", "ml-dtypes", "tbb")
+LIBRARIES = ("fastnorm", "numpy", "numba", "scipy", "scikit-learn", "bottleneck", "numbagg", "torch", "onednn-cpu-gomp", "ml-dtypes", "tbb")
 
 
 _CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bench import oracle_tables
 from bench.environment import default_threads
 from bench.problems import Problem
 
@@ -129,7 +130,7 @@ class _Reference:
 
 def reference(problem: Problem) -> Results:
     """mean, var, rstd (flat, in the order of the statistics) and y, or dx, dgamma, dbeta; all float64."""
-    return _Reference(problem).results()
+    return oracle_tables.reference(problem) or _Reference(problem).results()
 
 
 def error(found: np.ndarray, expected: np.ndarray) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -25,6 +26,17 @@ class Key(NamedTuple):
     dtype: str
     source: str = "random"
     offset: float = 0.5
+
+
+AVERAGES = ("mean", "var", "nanmean", "nanvar")
+"""Of a plain array; the layout says over which axes."""
+_AXES = {"axis0": 0, "axis1": 1, "all": None}
+SCALERS = ("standard", "minmax", "maxabs")
+_STORED_BYTES = 4 + 4
+"""Of an element of a sparse matrix: float32, and its column as int32."""
+
+_shared: dict[Hashable, np.ndarray] = {}
+"""The last x: rows of other operations on the same numbers stand next to each other, and a large x takes seconds."""
 
 
 class UnsupportedError(Exception):
@@ -63,22 +75,43 @@ class Problem:
 
     @cached_property
     def dims(self) -> tuple[int, ...]:
-        """N C H W or rows, features: before the layout."""
+        """N C H W; rows, features; or numbers: before the layout."""
         return SHAPES[self.key.shape]
 
     @property
     def channels(self) -> int:
-        return self.dims[1]
+        return prod(self.dims[1:2])
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
+        if self.key.layout != "NHWC":
+            return self.dims
         n, c, *space = self.dims
-        return (n, *space, c) if self.key.layout == "NHWC" else self.dims
+        return (n, *space, c)
 
     @property
     def axis(self) -> int:
         """Of the channels, or for layer and RMS norm what is normalized over: in two dimensions the same."""
         return len(self.shape) - 1 if self.key.layout == "NHWC" else 1
+
+    @property
+    def reduced(self) -> int | None:
+        """The argument `axis` of an average."""
+        return _AXES[self.key.layout]
+
+    @property
+    def sparse(self) -> bool:
+        return self.key.layout == "CSR"
+
+    @property
+    def writes(self) -> bool:
+        """Whether there is a result as large as x."""
+        return self.operation not in ("mean_var", *AVERAGES) and not self.operation.endswith("_fit")
+
+    @property
+    def expansion(self) -> int:
+        """Bytes of the result per byte of x."""
+        return 4 // self.dtype.itemsize if self.operation == "normalize_images" else 1
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
@@ -93,11 +126,34 @@ class Problem:
         rng = np.random.default_rng(zlib.crc32(f"{self.key.shape} {what}".encode()))
         array = rng.standard_normal(self.shape, dtype=np.float32)
         array += np.float32(offset)
+        if self.key.source == "gaps":
+            array.ravel()[rng.integers(0, array.size, array.size // 100)] = np.nan
         return array.astype(self.dtype, copy=False)
 
     @cached_property
     def x(self) -> np.ndarray:
-        if self.key.source == "random":
+        """Shared with the next problem that asks for the same."""
+        wanted = (self.key._replace(operation="", layout=""), self.shape)
+        if wanted not in _shared:
+            _shared.clear()  # first: there may not be memory for two
+            _shared[wanted] = self._make_x()
+        return _shared[wanted]
+
+    @cached_property
+    def csr(self) -> Any:
+        """x of a sparse row, SciPy's array: as many elements in every row, spread evenly, 1 % of them."""
+        from scipy import sparse
+
+        rows, columns = self.dims
+        gap = 100
+        rng = np.random.default_rng(zlib.crc32(self.key.shape.encode()))
+        places = np.arange(0, columns, gap, dtype=np.int32) + rng.integers(0, gap, (rows, columns // gap), dtype=np.int32)
+        values = rng.standard_normal(places.size, dtype=np.float32) + np.float32(self.key.offset)
+        starts = np.arange(0, places.size + 1, columns // gap, dtype=np.int32)
+        return sparse.csr_array((values.astype(self.dtype, copy=False), places.ravel(), starts), self.dims)
+
+    def _make_x(self) -> np.ndarray:
+        if self.key.source in ("random", "gaps"):
             return self._random("x", self.key.offset)
         from bench import images
 
@@ -114,6 +170,8 @@ class Problem:
 
     @cached_property
     def out(self) -> np.ndarray:
+        if self.operation == "normalize_images":
+            return np.zeros(self.dims, np.float32)
         return np.zeros(self.shape, self.dtype)
 
     @cached_property
@@ -163,6 +221,9 @@ class Problem:
 
     @property
     def nbytes(self) -> int:
+        """Of x."""
+        if self.sparse:
+            return int(self.csr.nnz) * _STORED_BYTES
         return self.elements * self.dtype.itemsize
 
     @cached_property
@@ -188,15 +249,16 @@ def _statistic_bytes(problem: Problem) -> int:
 def minimal_traffic(problem: Problem) -> int:
     """Bytes that must cross the border of L2.
 
-    Every result is written once. Every input is read once if no statistics are needed (inference, mean_var) or
-    if the part of the inputs that one statistic needs fits in one core's L2: the second sweep finds it there.
+    Every result is written once. Every input is read once if it is not scaled by statistics of its own (inference,
+    transform, images) or only its statistics are asked for (averages, fit), or if the part of the inputs that one
+    statistic needs fits in one core's L2: the second sweep finds it there.
     Otherwise the inputs are read twice. With the channel innermost a statistic's elements come in cache lines, so a
     statistic needs a line of every row (which is shared with its neighbours). add_layer_norm writes two results.
+    Of a sparse matrix values and columns are read, and a result has both.
     """
     operation = problem.operation
     n_inputs = 2 if operation.endswith("backward") or operation.startswith("add") else 1
-    n_outputs = {"mean_var": 0, "add_layer_norm": 2}.get(operation, 1)
-    one_sweep = operation in ("inference", "mean_var")
-    fits = n_inputs * _statistic_bytes(problem) <= cache_bytes(2, 1 << 20)
-    sweeps = 1 if one_sweep or fits else 2
+    n_outputs = 2 if operation == "add_layer_norm" else problem.expansion if problem.writes else 0
+    one_sweep = not problem.writes or operation in ("inference", "normalize_images") or operation.endswith("scaler_transform")
+    sweeps = 1 if one_sweep or n_inputs * _statistic_bytes(problem) <= cache_bytes(2, 1 << 20) else 2
     return (n_inputs * sweeps + n_outputs) * problem.nbytes

@@ -28,6 +28,8 @@ MODULES = {
     "numpy": "bench.libraries.textbook",
     "scipy": "bench.libraries.scipy_stats",
     "sklearn": "bench.libraries.sklearn_scaler",
+    "bottleneck": "bench.libraries.bottleneck_averages",
+    "numbagg": "bench.libraries.numbagg_averages",
     "torch": "bench.libraries.torch_fresh",
     "torch-out": "bench.libraries.torch_out",
     "onednn": "bench.libraries.onednn",
@@ -39,7 +41,7 @@ class Prepared(NamedTuple):
 
     call: Callable[[], Any]
     results: Callable[[Any], Results]
-    """From what the call returned to arrays in the layout of the row: "y" or "dx", and what else there is."""
+    """From what the call returned to arrays in the layout of the row: "y" or "dx", and what else there is; averages by their names."""
 
 
 Setup = Callable[[Problem, bool], Prepared]

@@ -39,8 +39,12 @@ def _line(entry: Entry) -> tuple[Text, ...]:
     name = Text(entry.library, style="bold" if entry.library == OURS else "")
     time = Text(duration(entry.time.median) if entry.time else "")
     share = Text(f"{entry.share.median:.2f}" if entry.share else "")
-    ratio = _ratio(entry.ratio) if not note else Text(note.strip().rstrip(":"), style="bold red" if entry.bad else "dim")
-    return name, time, ratio, share, _error(entry.error, entry.bad or entry.status == "wrong")
+    ratio = _ratio(entry.ratio)
+    if note:
+        ratio = (ratio if not entry.ratio else ratio + Text(" ")) + Text(
+            note.strip().rstrip(": "), style="bold red" if entry.bad else "dim"
+        )
+    return name, time, ratio, share, _error(entry.error, entry.bad or entry.status in ("wrong", "inaccurate"))
 
 
 def speed_table(rows: list[Speed]) -> Table:

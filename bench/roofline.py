@@ -1,7 +1,8 @@
 """What memory allows, measured in the same run with all threads: a copy with streaming stores, a plain copy, a read.
 
 The roof of a row is the faster of the two copies moving as many bytes as the row must move at least
-(`problems.minimal_traffic`), and takes turns with the row's providers, so that a share is a paired ratio as well.
+(`problems.minimal_traffic`); where the result is of a wider type, they write what they read several times.
+It takes turns with the row's providers, so that a share is a paired ratio as well.
 """
 
 from __future__ import annotations
@@ -23,22 +24,26 @@ LARGEST = max(128 << 20, 3 * cache_bytes(3, 0))
 
 
 @njit(parallel=True, boundscheck=False)
-def _stream_copy(source: Any, target: Any) -> None:
+def _stream_copy(source: Any, target: Any, times: int) -> None:
     for chunk in prange((source.size + _CHUNK - 1) // _CHUNK):
         start = np.intp(chunk) * _CHUNK
-        end = min(start + _CHUNK, source.size)
-        stream(source[start:end], target[start:end])  # type: ignore[call-arg]
+        run = source[start : min(start + _CHUNK, source.size)]
+        for k in range(times):
+            at = start * times + k * run.size
+            stream(run, target[at : at + run.size])  # type: ignore[call-arg]
         fence()
 
 
 @njit(parallel=True, boundscheck=False)
-def _plain_copy(source: Any, target: Any) -> None:
+def _plain_copy(source: Any, target: Any, times: int) -> None:
     for chunk in prange((source.size + _CHUNK - 1) // _CHUNK):
         start = np.intp(chunk) * _CHUNK
-        end = min(start + _CHUNK, source.size)
-        run, out = source[start:end], target[start:end]
-        for i in range(run.size):
-            out[i] = run[i]
+        run = source[start : min(start + _CHUNK, source.size)]
+        for k in range(times):
+            at = start * times + k * run.size
+            out = target[at : at + run.size]
+            for i in range(run.size):
+                out[i] = run[i]
 
 
 @njit(forceinline=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
@@ -80,21 +85,21 @@ class Memory:
         if size > self._source.size:
             self._source, self._target = np.ones(size, np.float32), np.ones(size, np.float32)
 
-    def calls(self, n_bytes: int, writes: bool) -> dict[str, Callable[[], Any]]:
-        """The kernels moving `n_bytes`: a copy reads half of them and writes half."""
-        size = max(1, n_bytes // (8 if writes else 4))
-        self._grow(size)
-        source, target = self._source[:size], self._target[:size]
+    def calls(self, n_bytes: int, writes: bool, times: int = 1) -> dict[str, Callable[[], Any]]:
+        """The kernels moving `n_bytes`: a copy writes `times` as many as it reads."""
+        size = max(1, n_bytes // (4 * (1 + times) if writes else 4))
+        self._grow(size * times)
+        source, target = self._source[:size], self._target[: size * times]
         totals = np.empty((size + _CHUNK - 1) // _CHUNK, np.float32)
         kernels: dict[str, Callable[[], Any]] = {"read": lambda: _read(source, totals)}
         if writes:
-            kernels = {"streaming copy": lambda: _stream_copy(source, target), "copy": lambda: _plain_copy(source, target)}
+            kernels = {"streaming copy": lambda: _stream_copy(source, target, times), "copy": lambda: _plain_copy(source, target, times)}
         return {kind: _with_threads(kernel, self.threads) for kind, kernel in kernels.items()}
 
-    def roof(self, n_bytes: int, writes: bool) -> Roof:
+    def roof(self, n_bytes: int, writes: bool, times: int = 1) -> Roof:
         """The fastest way to move `n_bytes`: small copies stay in the cache, where streaming stores only cost."""
         moved = min(n_bytes, LARGEST)
-        calls = self.calls(moved, writes)
+        calls = self.calls(moved, writes, times)
         for call in calls.values():
             call()
         best = min(calls, key=lambda kind: min(timed(calls[kind], 1) for _ in range(3)))

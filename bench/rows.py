@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import NamedTuple
 
-from bench.problems import Key
+from bench.problems import AVERAGES, SCALERS, Key
 from bench.providers import OURS
 
 
@@ -39,6 +40,9 @@ QUICK = {
     "layer_norm/rows/gpt2-medium/tokens",
     "layer_norm_backward/rows/gpt2-medium/tokens",
     "group_norm/NCHW/unet/28",
+    "mean/all/tiny/hundred",
+    "standard_scaler_fit_transform/NC/tabular/wide",
+    "normalize_images/NHWC/imagenet/64/uint8",
 }
 
 
@@ -123,13 +127,40 @@ def _family() -> list[Row]:
     return rows
 
 
+def _scalers() -> list[Row]:
+    """Those of the same table next to each other: they share it."""
+    operations = [f"{scaler}_scaler_{method}" for scaler in SCALERS for method in ("fit", "transform", "fit_transform")]
+    rows = [_row(operation, "NC", "tabular/tall", ("sklearn",)) for operation in operations]
+    rows += [_row("zscore", "NC", "tabular/tall", ("scipy",), outputs=outputs) for outputs in ("out", "fresh")]
+    rows += [_row(operation, "NC", "tabular/genes", ("sklearn",), dtype="float64") for operation in operations]
+    rows.append(_row("standard_scaler_fit_transform", "NC", "tabular/wide", ("sklearn",)))
+    sparse = [f"{scaler}_scaler_{method}" for scaler in ("standard", "maxabs") for method in ("fit", "transform")]
+    return rows + [_row(operation, "CSR", "tabular/sparse", ("sklearn",)) for operation in sparse]
+
+
+def _averages() -> list[Row]:
+    rows = []
+    for operation in AVERAGES:
+        gaps = operation.startswith("nan")
+        peers = ("numpy", "bottleneck", "numbagg") if gaps else ("numpy", "bottleneck", "numbagg", "torch")
+        rows += [_row(operation, axis, "square", peers, source="gaps" if gaps else "random") for axis in ("axis0", "axis1", "all")]
+    peers = ("numpy", "bottleneck", "numbagg")
+    return rows + [_row("mean", "all", "tiny/hundred", peers, dtype=dtype) for dtype in ("float32", "float64")]
+
+
+def _recipes() -> list[Row]:
+    """Pixels to what networks read."""
+    row = partial(_row, "normalize_images", "NHWC", "imagenet/64", dtype="uint8", source="crops")
+    return [row(("numpy", "torch-out", "torch")), row(("numpy", "torch"), outputs="fresh")]
+
+
 def _neighbours(rows: list[Row]) -> list[Row]:
     """Rows of one problem next to each other, so that arrays and reference are made once."""
     order = list(dict.fromkeys(row.key for row in rows))
     return sorted(rows, key=lambda row: order.index(row.key))
 
 
-ROWS: list[Row] = _neighbours(_batch() + _half() + _tables() + _overhead() + _images() + _family())
+ROWS: list[Row] = _neighbours(_batch() + _half() + _tables() + _overhead() + _images() + _family() + _scalers() + _averages() + _recipes())
 
 OFFSETS = (1.0, 1e2, 1e3, 1e4, 1e6)
 """abs(mean)/std of the accuracy table."""
@@ -147,6 +178,9 @@ ACCURACY: list[Row] = [
         ("group_norm", "NCHW", "accuracy/planes", ("numpy", "torch")),
         ("group_norm", "NHWC", "accuracy/planes", ("numpy", "torch")),
         ("instance_norm", "NCHW", "accuracy/planes", ("numpy", "torch")),
+        ("mean", "axis0", "accuracy/square", ("numpy", "bottleneck", "numbagg", "torch")),
+        ("var", "axis0", "accuracy/square", ("numpy", "bottleneck", "numbagg", "torch")),
+        ("standard_scaler_transform", "NC", "accuracy/square", ("sklearn",)),
     )
 ]
 
@@ -162,6 +196,16 @@ MEMORY: list[Row] = [
         ("layer_norm", "rows", "gpt2/tokens", ("numpy", "torch")),
         ("layer_norm_backward", "rows", "gpt2/tokens", ("numpy", "torch")),
         ("group_norm", "NHWC", "resnet50/stage2", ("numpy", "torch")),
+        *((f"{scaler}_scaler_fit_transform", "NC", "tabular/tall", ("sklearn",)) for scaler in SCALERS),
+        ("standard_scaler_fit", "NC", "tabular/tall", ("sklearn",)),
+        ("var", "axis0", "square", ("numpy", "bottleneck", "numbagg", "torch")),
+    )
+]
+MEMORY += [
+    row._replace(name=f"memory/{row.name}", quick=False)
+    for row in (
+        *(_row(f"{scaler}_scaler_fit_transform", "NC", "tabular/genes", ("sklearn",), dtype="float64") for scaler in SCALERS),
+        _row("normalize_images", "NHWC", "imagenet/64", ("numpy", "torch-out"), dtype="uint8", source="crops"),
     )
 ]
 

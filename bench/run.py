@@ -11,7 +11,7 @@ import numpy as np
 from bench import allocator, environment, footprint, oracle, providers
 from bench.problems import Problem, UnsupportedError
 from bench.providers import OURS, Prepared
-from bench.results import Accuracy, Entry, Footprint, Report, Speed, contract, credible
+from bench.results import Accuracy, Entry, Footprint, Report, Speed, contract, credible, mistaken
 from bench.roofline import Memory, Roof
 from bench.rows import ACCURACY, MEMORY, OFFSETS, Row
 from bench.timing import Samples, measure
@@ -36,15 +36,18 @@ def start(threads: int) -> Memory:
 
 def check(prepared: Prepared, problem: Problem, entry: Entry) -> None:
     """Call once and compare with the reference. What was not written is NaN."""
-    problem.out.fill(np.nan)
+    if problem.writes and not problem.sparse:
+        problem.out.fill(np.nan)
     results = prepared.results(prepared.call())
     entry.errors = {name: oracle.error(found, problem.reference[name]) for name, found in results.items() if name in problem.reference}
-    main = "dx" if "dx" in results else "y" if "y" in results else "mean"
-    entry.error = entry.errors[main]
+    main = next((entry.errors[name] for name in ("dx", "y") if name in entry.errors), None)
+    entry.error = main if main is not None else max(entry.errors.values())
     if not entry.error <= credible(problem):
         entry.status = "wrong"
     elif entry.library == OURS and not entry.error <= contract(problem):
         entry.status, entry.note = "inaccurate", f"contract: {contract(problem):.1e}"
+    elif not entry.error <= mistaken(problem):
+        entry.status = "inaccurate"
 
 
 def _prepared(library: str, problem: Problem, fresh: bool, entry: Entry) -> Prepared | None:
@@ -78,13 +81,12 @@ def _evaluate(entries: list[Entry], samples: Samples, roof: Roof) -> None:
 
 def run_speed(row: Row, problem: Problem, memory: Memory, budget_s: float) -> Speed:
     entries = [Entry(library) for library in row.providers]
-    writes = problem.operation != "mean_var"
     fresh = row.outputs == "fresh"
     prepared = {entry.library: _prepared(entry.library, problem, fresh, entry) for entry in entries}
     calls = {library: ready.call for library, ready in prepared.items() if ready is not None}
     if not calls:
         return Speed(row, problem.shape, problem.traffic, "", entries)
-    roof = memory.roof(problem.traffic, writes)
+    roof = memory.roof(problem.traffic, problem.writes, problem.expansion)
     before = allocator.return_freed_memory if fresh else None
     _evaluate(entries, measure(calls | {_ROOF: roof.call}, budget_s, before), roof)
     return Speed(row, problem.shape, problem.traffic, roof.kind, entries)

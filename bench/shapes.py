@@ -1,7 +1,7 @@
 """Named real problems, shared with the tests: a name says where a shape comes from, a tuple does not.
 
 Four-dimensional shapes are written N C H W whatever the layout of a row is; two-dimensional ones are
-rows x features. Nothing is imported here, so that a test can use the table for free.
+rows x features; one-dimensional ones are just numbers. Nothing is imported here, so that a test can use the table for free.
 """
 
 from __future__ import annotations
@@ -27,17 +27,25 @@ SHAPES: dict[str, tuple[int, ...]] = {
     # tables: samples x features
     "tabular/tall": (1_000_000, 50),
     "tabular/wide": (65536, 256),
+    "tabular/genes": (100_000, 1000),
+    # a table of words: 10 of 1000 columns are not zero in every row
+    "tabular/sparse": (1_000_000, 1000),
+    # statistics of plain arrays
+    "square": (10_000, 10_000),
     # U-Net and detection: group norm, instance norm
     "unet/28": (8, 128, 28, 28),
     "style/64": (8, 64, 128, 128),
     # where a call is mostly Python
     "tiny/planes": (8, 16, 4, 4),
     "tiny/rows": (32, 128),
+    "tiny/hundred": (100,),
     # for the accuracy table: small enough for six offsets and every library
     "accuracy/planes": (16, 32, 28, 28),
     "accuracy/rows": (1024, 768),
-    # real images; scikit-learn's, tiled to a batch of 8 photographs or all 1797 digits
+    "accuracy/square": (2000, 500),
+    # real images; scikit-learn's, tiled to a batch of 8 photographs, 64 parts of them or all 1797 digits
     "photos": (8, 3, 427, 640),
+    "imagenet/64": (64, 3, 224, 224),
     "digits": (1797, 1, 8, 8),
 }
 

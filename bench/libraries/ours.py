@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 import fastnorm
-from bench.problems import Problem
+from bench import images
+from bench.libraries import averages, scalers
+from bench.problems import AVERAGES, Problem
 from bench.providers import Prepared, Results, Setup
 
 fn: Any = fastnorm  # the bench grows ahead of the library
@@ -97,6 +100,15 @@ def instance_norm_backward(p: Problem, fresh: bool) -> Prepared:
     return Prepared(call, _backward_results)
 
 
+def zscore(p: Problem, fresh: bool) -> Prepared:
+    """As SciPy's, it has no ``out=``."""
+    return Prepared(partial(fn.zscore, p.x), lambda y: {"y": y})
+
+
+def normalize_images(p: Problem, fresh: bool) -> Prepared:
+    return Prepared(partial(fn.normalize_images, p.x, images.MEAN, images.STD, out=_out(p, fresh)), lambda y: {"y": y})
+
+
 _SETUPS: dict[str, tuple[str, Setup]] = {
     "train": ("batch_norm_train", train),
     "standardize": ("batch_norm_train", standardize),
@@ -112,6 +124,11 @@ _SETUPS: dict[str, tuple[str, Setup]] = {
     "group_norm_backward": ("group_norm_backward", group_norm_backward),
     "instance_norm": ("instance_norm", instance_norm),
     "instance_norm_backward": ("instance_norm_backward", instance_norm_backward),
+    "zscore": ("zscore", zscore),
+    "normalize_images": ("normalize_images", normalize_images),
 }
 SETUPS: dict[str, Setup] = {operation: setup for operation, (function, setup) in _SETUPS.items() if hasattr(fn, function)}
 """Without what fastnorm has not learned yet; `providers.lacks` says so."""
+SETUPS |= {name: averages.setup(getattr(fn, name)) for name in AVERAGES if hasattr(fn, name)}
+if importlib.util.find_spec("fastnorm.preprocessing"):
+    SETUPS |= scalers.setups("fastnorm.preprocessing", into=True)

@@ -14,4 +14,4 @@ def standardize(p: Problem, fresh: bool) -> Prepared:
     return Prepared(partial(stats.zscore, p.x, axis=0), lambda y: {"y": y})
 
 
-SETUPS: dict[str, Setup] = {"standardize": standardize}
+SETUPS: dict[str, Setup] = {"standardize": standardize, "zscore": standardize}

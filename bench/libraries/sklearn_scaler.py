@@ -1,4 +1,4 @@
-"""scikit-learn's StandardScaler for a table, fitted and applied. It has no ``out=``; ``copy=False`` would destroy x."""
+"""scikit-learn's scalers. They have no ``out=``; ``copy=False`` would destroy x."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from functools import partial
 
 from sklearn.preprocessing import StandardScaler
 
+from bench.libraries import scalers
 from bench.problems import Problem
 from bench.providers import Prepared, Setup
 
@@ -14,4 +15,4 @@ def standardize(p: Problem, fresh: bool) -> Prepared:
     return Prepared(partial(StandardScaler().fit_transform, p.x), lambda y: {"y": y})
 
 
-SETUPS: dict[str, Setup] = {"standardize": standardize}
+SETUPS: dict[str, Setup] = {"standardize": standardize} | scalers.setups("sklearn.preprocessing", into=False)

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from bench import images
+from bench.libraries import averages
 from bench.libraries.torch_tensors import array, tensor, vector
 from bench.problems import Problem
 from bench.providers import Prepared, Results, Setup
@@ -99,6 +101,22 @@ def group_norm_backward(p: Problem, fresh: bool) -> Prepared:
     return Prepared(partial(_aten.native_group_norm_backward, *inputs), partial(_gradients, p))
 
 
-_FUNCTIONS = (train, standardize, inference, backward, mean_var, layer_norm, layer_norm_backward)
+def normalize_images(p: Problem, fresh: bool) -> Prepared:
+    """As one writes it down: to float, divide, subtract, divide, turn."""
+    x, mean, std = torch.from_numpy(p.x), torch.tensor(images.MEAN).float(), torch.tensor(images.STD).float()
+    call = lambda: ((x.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()  # noqa: E731
+    return Prepared(call, lambda y: {"y": y.numpy()})
+
+
+def _mean(x: torch.Tensor, axis: int | None) -> torch.Tensor:
+    return torch.mean(x, axis)
+
+
+def _var(x: torch.Tensor, axis: int | None) -> torch.Tensor:
+    return torch.var(x, axis, correction=0)
+
+
+_AVERAGES = {"mean": averages.setup(_mean, torch.from_numpy), "var": averages.setup(_var, torch.from_numpy)}
+_FUNCTIONS = (train, standardize, inference, backward, mean_var, layer_norm, layer_norm_backward, normalize_images)
 _FAMILY = (rms_norm, rms_norm_backward, add_layer_norm, group_norm, instance_norm, group_norm_backward)
-SETUPS: dict[str, Setup] = {f.__name__: f for f in _FUNCTIONS + _FAMILY} | {"instance_norm_backward": group_norm_backward}
+SETUPS: dict[str, Setup] = {f.__name__: f for f in _FUNCTIONS + _FAMILY} | {"instance_norm_backward": group_norm_backward} | _AVERAGES

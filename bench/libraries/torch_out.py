@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from bench import images
 from bench.libraries.torch_tensors import array, tensor, vector
 from bench.problems import Problem
 from bench.providers import Prepared, Results, Setup
@@ -61,4 +62,13 @@ def backward(p: Problem, fresh: bool) -> Prepared:
     return Prepared(call, lambda _: {"dx": array(p, out), "dgamma": dgamma.numpy(), "dbeta": dbeta.numpy()})
 
 
-SETUPS: dict[str, Setup] = {"train": train, "standardize": standardize, "inference": inference, "backward": backward}
+def normalize_images(p: Problem, fresh: bool) -> Prepared:
+    """In place, as torchvision's transforms: into the order of the channels first, then to float, divide, subtract, divide."""
+    _only_out(fresh)
+    x, out = torch.from_numpy(p.x).permute(0, 3, 1, 2), torch.from_numpy(p.out)
+    mean, std = (torch.tensor(v).float().reshape(1, 3, 1, 1) for v in (images.MEAN, images.STD))
+    return Prepared(lambda: out.copy_(x).div_(255).sub_(mean).div_(std), lambda _: {"y": p.out})
+
+
+_FUNCTIONS = (train, standardize, inference, backward, normalize_images)
+SETUPS: dict[str, Setup] = {f.__name__: f for f in _FUNCTIONS}
