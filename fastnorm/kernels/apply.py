@@ -21,6 +21,7 @@ from fastnorm.kernels.scratch import staging, vectors
 from fastnorm.kernels.tile import normalize_run
 from fastnorm.kernels.walk import (
     column_place,
+    fold_within,
     position,
     row_span,
     run_length,
@@ -45,6 +46,7 @@ from fastnorm.plan.table import (
     SRC,
     STEP_OUTER,
     STREAM,
+    TILE,
 )
 
 # Runs from this length on begin at a cache line, after a short run up to it.
@@ -195,7 +197,7 @@ def apply_to_rows(src, residual, out, staged, parameters, gamma, beta, first, pl
 def apply_to_block(src, residual, out, staged, parameters, gamma, beta, activation, table, b, column, n, begin, end):
     """Rows begin to end of the n columns from `column` on."""
     compact()
-    fold = table[PROBLEM, FOLD]
+    fold = fold_within(table, n, table[PROBLEM, TILE])
     streaming = table[PROBLEM, STREAM] != 0
     folded = (end - begin) // fold
     rest = begin + folded * fold

@@ -14,6 +14,7 @@ from fastnorm.kernels.scratch import staging, vectors
 from fastnorm.kernels.tile import gradient_of_run
 from fastnorm.kernels.walk import (
     column_place,
+    fold_within,
     parameters_per_statistic,
     row_span,
     span,
@@ -37,6 +38,7 @@ from fastnorm.plan.table import (
     SRC,
     STEP_OUTER,
     STREAM,
+    TILE,
 )
 
 
@@ -85,7 +87,7 @@ def column_terms(vectors_of, table, b, column, n, sums, rstd, gamma, training):
 def sums_of_block(grad, src, residual, parameters, activation, table, b, column, n, begin, end, totals, sums):
     """Fill totals (2, columns), float64, from rows begin to end of n columns."""
     compact()
-    fold = table[PROBLEM, FOLD]
+    fold = fold_within(table, n, 2 * table[PROBLEM, TILE])
     high, low, scale, shift = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
     folded = (end - begin) // fold
     rest = begin + folded * fold
@@ -135,7 +137,7 @@ def gradient_of_rows(grad, src, residual, out, grad_residual, staged, parameters
 def gradient_of_block(grad, src, residual, out, grad_residual, staged, parameters, activation, table, b, column, n, begin, end):
     """Rows begin to end of the n columns from `column` on."""
     compact()
-    fold = table[PROBLEM, FOLD]
+    fold = fold_within(table, n, table[PROBLEM, TILE])
     streaming = table[PROBLEM, STREAM] != 0
     folded = (end - begin) // fold
     rest = begin + folded * fold

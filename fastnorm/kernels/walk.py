@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastnorm._jit import element
+from fastnorm._jit import element, loop
 from fastnorm.plan.table import (
     BATCH,
     CHANNEL,
@@ -111,3 +111,12 @@ def row_span(table, part):
     outer = table[PROBLEM, OUTER]
     row, end = span((outer + fold - 1) // fold, table[PROBLEM, CUTS], part)
     return row * fold, min(end * fold, outer)
+
+
+@loop
+def fold_within(table, n, widest):
+    """Rows of n columns that are read as one: the fold of the table, halved until no row is wider."""
+    fold = table[PROBLEM, FOLD]
+    while fold > 1 and n * fold > widest:
+        fold //= 2
+    return fold

@@ -11,7 +11,7 @@ BATCH, OUTER, CHANNEL, INNER, RUN = 0, 1, 2, 3, 4
 # CHUNKS : what the units (statistics or column tiles, times cuts) are dealt to
 # COLUMNS: of one column tile, a multiple of INNER
 # FOLD   : rows that are read as one row of FOLD times as many columns
-# TILE   : elements of one run
+# TILE   : elements of one run, or of a folded row that is written
 CUTS, CHUNKS, COLUMNS, FOLD, STREAM, TILE = 5, 6, 7, 8, 9, 10
 WIDTH = 11
 

@@ -18,7 +18,6 @@ Array = NDArray[Any]
 FEW_INTEGERS = 65536
 SMALL = 8192
 FLOATS = (np.float64, np.float32, np.float16)  # what scikit-learn keeps; everything else becomes the first
-_ATTRIBUTES_OF_TABLES = ("__array__", "__array_interface__", "__dataframe__", "shape", "dtype")
 
 
 class InvalidParameterError(ValueError, TypeError):
@@ -37,12 +36,6 @@ def check_choice(owner: str, name: str, value: Any, choices: tuple[Any, ...]) ->
     if isinstance(value, bool) or not isinstance(value, str | int | np.integer) or value not in choices:
         kind, options = "a str" if isinstance(choices[0], str) else "an int", ", ".join(map(repr, choices))
         raise InvalidParameterError(f"The {name!r} parameter of {owner} must be {kind} among {{{options}}}. Got {value!r} instead.")
-
-
-def is_stream(X: Any) -> bool:
-    """Whether X is an iterable of tables, not a table itself."""
-    is_sequence = hasattr(X, "__len__") and hasattr(X, "__getitem__")
-    return hasattr(X, "__iter__") and not is_sequence and not any(hasattr(X, name) for name in _ATTRIBUTES_OF_TABLES)
 
 
 def is_sparse(X: Any) -> bool:

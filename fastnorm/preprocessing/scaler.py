@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnorm.ops import sparse
-from fastnorm.plan.intake import is_float
+from fastnorm.plan.intake import is_float, is_stream
 from fastnorm.preprocessing.blocks import row_blocks, transformed
 from fastnorm.preprocessing.door import (
     in_place,
     is_sparse,
-    is_stream,
     refuse_infinity,
     table_of,
     transformed_table,

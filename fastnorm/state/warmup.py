@@ -11,7 +11,9 @@ import numpy as np
 from fastnorm.ops.batch import batch_norm, batch_norm_train
 from fastnorm.ops.batch_backward import batch_norm_backward
 from fastnorm.ops.layer import layer_norm, layer_norm_backward
+from fastnorm.ops.reduction import extremes
 from fastnorm.ops.rms import rms_norm, rms_norm_backward
+from fastnorm.ops.scaling import rescale
 from fastnorm.ops.statistics import mean_var
 from fastnorm.plan.intake import is_float
 
@@ -35,7 +37,11 @@ def _calls(dtype: Any) -> Iterator[tuple[str, Callable[[], object]]]:
             yield f"{name}: training", partial(batch_norm_train, x, gamma, beta)
             yield f"{name}: inference", partial(batch_norm, x, zero, one, gamma, beta)
         yield f"{name}: backward", partial(batch_norm_backward, x, x, zero, one, one)
-        yield f"{name}: statistics", partial(mean_var, x, tuple(k for k in range(x.ndim) if k != 1))
+        axes = tuple(k for k in range(x.ndim) if k != 1)
+        yield f"{name}: statistics", partial(mean_var, x, axes)
+        yield f"{name}: extrema", partial(extremes, x, axes)
+        yield f"{name}: statistics without NaN", partial(mean_var, np.where(x > 0.5, x, np.nan).astype(dtype), axes, nan_policy="omit")
+        yield f"{name}: scaling", partial(rescale, x, axes, zero, one)
     for shape in ((64, 32), (4096, 32)):
         x = np.linspace(0.0, 1.0, int(np.prod(shape))).reshape(shape).astype(dtype)
         gamma, mean = np.ones(shape[1], np.float32), np.zeros(shape[0])
