@@ -16,21 +16,21 @@ from fastnorm.element.bits import compact
 from fastnorm.element.reductions import join, of_nothing, summed_in
 from fastnorm.element.storage import cut, row, zero_of
 from fastnorm.kernels.columns import copy_run
-from fastnorm.kernels.reduce_rows import clear_state, join_columns, join_state, reduce_rows
+from fastnorm.kernels.reduce_rows import clear_state, join_state, reduce_rows
+from fastnorm.kernels.reduce_runs import reduce_span
 from fastnorm.kernels.scratch import vectors
 from fastnorm.kernels.walk import (
     column_place,
     elements_per_statistic,
-    position,
     row_span,
     span,
     tile_of_columns,
     units_of_columns,
 )
-from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, COLUMNS, CUTS, EXTRA, FOLD, INNER, PROBLEM, SRC, STEP_INNER, STEP_OUTER
+from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, COLUMNS, CUTS, EXTRA, FOLD, INNER, PROBLEM, SRC, STEP_OUTER
 
-# A contiguous run is read as rows of this many columns, joined in the end: a minimum has no vector form that knows
-# NaN. Joining costs as much as reading LANES * 4 elements, so shorter runs have fewer columns.
+# Columns of the rows as which a long run is read. Joining them costs as much as reading LANES * 4 elements, so shorter
+# runs have fewer.
 LANES, FEW_LANES, SHORT_STATISTIC = 256, 32, 2048
 
 
@@ -43,27 +43,13 @@ def planar_reduce_chunk(reduction, src, weights, table, partial, chunk):
     lanes = LANES if n_elements >= SHORT_STATISTIC else FEW_LANES
     state, block = vectors(0.0, 4, lanes), vectors(0.0, 4, lanes)
     sums = vectors(summed_in(reduction, zero_of(src)), 4, lanes)
-    steps = (table[SRC, STEP_INNER] * lanes, table[EXTRA, STEP_INNER] * lanes)
     for unit in range(first, last):
         stat = unit // cuts
         part = unit - stat * cuts
         b = stat // channel
         c = stat - b * channel
-        clear_state(reduction, state, lanes)
-        at, end = span(n_elements, cuts, part)
-        while at < end:
-            o = at // table[PROBLEM, INNER]
-            i = at - o * table[PROBLEM, INNER]
-            n = min(table[PROBLEM, INNER] - i, end - at)
-            for piece in range(2):  # whole rows of columns, then the rest: one copy of the loop
-                n_rows = n // lanes if piece == 0 else 1
-                width = lanes if piece == 0 else n - n // lanes * lanes
-                begin = i if piece == 0 else i + n // lanes * lanes
-                places = (position(table, SRC, b, o, c, begin), position(table, EXTRA, b, o, c, begin))
-                if width > 0:
-                    reduce_rows(reduction, src, weights, places, steps, n_rows, width, False, state, block, sums)
-            at += n
-        total = join_columns(reduction, state, lanes)
+        begin, end = span(n_elements, cuts, part)
+        total = reduce_span(reduction, src, weights, table, b, c, begin, end, lanes, state, block, sums)
         target = row(partial, part)
         for field in range(4):
             target[field * n_statistics + stat] = total[field]
