@@ -20,13 +20,14 @@ from tolerance import assert_within
 import fastnorm as fn
 from fastnorm.ops import reduction
 
-# Planar with lanes of both widths, interleaved, folded, in cuts, and one column of all.
+# Planar with lanes of both widths and in cuts on all threads, interleaved, folded, in cuts, and one column of all.
 SHAPES: list[tuple[tuple[int, ...], Any]] = [
     ((37, 5), 0),
     ((5, 300), 1),
     ((2, 3, 2500), (0, 2)),
     ((700, 3), 0),
     ((70_000, 3), 0),
+    ((3, 150_001), 1),
     ((4, 6, 5, 3), (0, 1, 2)),
     ((91,), None),
     ((1, 4), 0),

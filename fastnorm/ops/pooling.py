@@ -58,16 +58,10 @@ def pooled(a: Array, axes: tuple[int, ...], weights: Array | None, nan_policy: s
     raises : ValueError if there is a NaN and `nan_policy` is "raise"
     """
     shape = tuple(n for k, n in enumerate(a.shape) if k not in axes)
-    rows = np.zeros((4, int(np.prod(shape))))
+    statistics = int(np.prod(shape))
     if a.size == 0:
-        return Pool(shape, rows)
+        return Pool(shape, np.zeros((4, statistics)))
     found = reduce_moments(a, axes, weights, omit=nan_policy == "omit")
-    if nan_policy == "raise" and np.isnan(found.mean).any() and extremes(a, axes).count.sum() < rows.shape[1] * count_of(a, axes):
+    if nan_policy == "raise" and np.isnan(found.mean).any() and extremes(a, axes).count.sum() < statistics * count_of(a, axes):
         raise ValueError("The input contains nan values")
-    rows[COUNT] = found.count if np.ndim(found.count) == 0 else found.count.reshape(-1)
-    some = rows[COUNT] > 0.0
-    rows[MEAN] = np.where(some, found.mean.reshape(-1), 0.0)
-    low = found.low.reshape(-1)
-    rows[LOW] = np.where(np.isfinite(low), low, 0.0)
-    rows[M2] = np.where(some, found.var.reshape(-1) * rows[COUNT], 0.0)
-    return Pool(shape, rows)
+    return Pool(shape, found.rows().reshape(4, statistics))

@@ -31,6 +31,14 @@ class Reduced(NamedTuple):
     var: NDArray[np.float64]  # population variance
     count: Any  # elements of each statistic: a number, or an array where they differ or have weights
 
+    def rows(self) -> NDArray[np.float64]:
+        """As they are merged: count, mean, its low part and second central moment (4, ...); zeros where nothing was counted."""
+        count = np.broadcast_to(np.asarray(self.count, np.float64), self.mean.shape)
+        low = np.where(np.isfinite(self.low), self.low, 0.0)  # an infinite mean has none
+        with np.errstate(invalid="ignore"):
+            full = np.stack((count, self.mean, low, self.var * count))
+        return np.where(count > 0.0, full, 0.0)
+
 
 class Extremes(NamedTuple):
     """Of the elements that are not NaN; NaN where there are none."""

@@ -18,7 +18,6 @@ Array = NDArray[Any]
 # Every chunk of a sum over the major axis has a line per statistic to clear and to add up: worth it for this many
 # stored elements per number of the lines. Results depend on the number of these chunks: it follows from the matrix alone.
 ENTRIES_PER_CHUNK, MOST_CHUNKS = 65536, 16
-FIELDS = 4
 SHORT_LINE = 512
 
 
@@ -117,13 +116,13 @@ def _weight_of_zeros(matrix: Any, parts: Compressed, weights: Array | None, sums
 
 
 def _sums(matrix: Any, parts: Compressed, weights: Array | None, centre: Array) -> Array:
-    operands = (*parts[:3], weights, centre)
+    operands, fields = (*parts[:3], weights, centre), kernels.sparse.FIELDS
     if matrix.format == "csc":
-        sums = np.empty((parts.majors, FIELDS))
+        sums = np.empty((parts.majors, fields))
         _launch("major_sums", parts.chunks(), *operands, sums, parts.chunks())
         return sums
-    chunks = parts.chunks(FIELDS * parts.minors)
-    shares = np.empty((chunks, parts.minors, FIELDS))
+    chunks = parts.chunks(fields * parts.minors)
+    shares = np.empty((chunks, parts.minors, fields))
     _launch("minor_sums", chunks, *operands, shares)
     return np.asarray(np.add.reduce(shares, 0)) if chunks > 1 else shares[0]  # chunks in order
 
@@ -135,8 +134,9 @@ def column_largest(matrix: Any) -> NDArray[np.float64]:
         found = line_sizes(parts)
         unknown, largest = found.unknown, found.largest
     else:
-        chunks = parts.chunks(2 * parts.minors)
-        shares = np.empty((chunks, parts.minors, 2))
+        fields = kernels.sparse.FEW_FIELDS
+        chunks = parts.chunks(fields * parts.minors)
+        shares = np.empty((chunks, parts.minors, fields))
         _launch("minor_largest", chunks, parts.values, parts.places, shares)
         unknown, largest = shares[:, :, 0].sum(0), shares[:, :, 1].max(0)
     return np.where(unknown < matrix.shape[0], largest, np.nan)
@@ -144,7 +144,7 @@ def column_largest(matrix: Any) -> NDArray[np.float64]:
 
 def line_sizes(parts: Compressed) -> LineSizes:
     """Of the rows of canonical CSR, the columns of CSC."""
-    sizes = np.empty((parts.majors, FIELDS))
+    sizes = np.empty((parts.majors, kernels.sparse.FIELDS))
     _launch("major_sizes", parts.chunks(), parts.values, parts.starts, sizes, parts.chunks())
     return LineSizes(*sizes.T)
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastnorm.ops.pooling import Pool, pooled
-from fastnorm.plan.intake import as_array, is_stream, normalize_axes
+from fastnorm.plan.intake import as_array, check_nan_policy, is_stream, normalize_axes
+from fastnorm.plan.memory import pieces
 from fastnorm.runtime.progress import tracked
 
 Array = NDArray[Any]
-POLICIES = ("propagate", "omit", "raise")
 # Bytes of one step of a progress bar: some milliseconds of work.
 STEP_BYTES = 64 << 20
 
@@ -85,8 +85,7 @@ def mean_var(
     >>> fn.mean_var(np.array([1.0, 2.0, np.nan]), nan_policy="omit", weights=[1.0, 3.0, 1.0])
     MeanVar(mean=np.float64(1.75), var=np.float64(0.1875))
     """
-    if nan_policy not in POLICIES:
-        raise ValueError(f"nan_policy is {nan_policy!r} but must be one of {', '.join(POLICIES)}")
+    check_nan_policy(nan_policy)
     if is_stream(a):
         pool, ndim = _of_stream(a, axis, nan_policy, weights, progress)
     else:
@@ -134,11 +133,10 @@ def _of_array(a: Array, axes: tuple[int, ...], weights: Array | None, nan_policy
     if not progress or not axes:
         return pooled(a, axes, weights, nan_policy)
     longest = max(axes, key=lambda k: (abs(a.strides[k]), a.shape[k]))
-    step = max(1, STEP_BYTES * a.shape[longest] // max(1, a.nbytes))
-    starts = range(0, max(1, a.shape[longest]), step)
+    steps = pieces(max(1, a.shape[longest]), a.nbytes, STEP_BYTES)
     total: Pool | None = None
-    for start in tracked(starts, len(starts), "mean and variance", progress):
-        piece = (slice(None),) * longest + (slice(start, start + step),)
+    for step in tracked(steps, len(steps), "mean and variance", progress):
+        piece = (slice(None),) * longest + (step,)
         part = pooled(a[piece], axes, None if weights is None else weights[piece], nan_policy)
         total = part if total is None else total.joined(part)
     assert total is not None

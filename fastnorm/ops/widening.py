@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fastnorm import kernels
 from fastnorm.ops.reduction import Reduced, reduce_moments
+from fastnorm.plan.memory import pieces
 
 Array = NDArray[Any]
 # Elements that are widened at a time, 2 MB in float64. A quarter of it took twice as long, for its calls.
@@ -21,7 +22,7 @@ def widened_moments(a: Array, axes: tuple[int, ...], weights: Array | None = Non
     kept = tuple(k for k in range(a.ndim) if k not in axes)
     total = np.zeros((4, *(a.shape[k] for k in kept)))
     for index in _blocks(a):
-        part = _moments(reduce_moments(np.array(a[index], np.float64), axes, None if weights is None else weights[index], omit))
+        part = reduce_moments(np.array(a[index], np.float64), axes, None if weights is None else weights[index], omit).rows()
         place = (slice(None), *(index[k] for k in kept))
         whole = np.ascontiguousarray(total[place])
         kernels.moments.merge_into(whole.reshape(4, -1), part.reshape(4, -1))
@@ -39,15 +40,5 @@ def widened_moments(a: Array, axes: tuple[int, ...], weights: Array | None = Non
 def _blocks(a: Array) -> Iterator[tuple[slice, ...]]:
     """Pieces along the longest axis."""
     axis = int(np.argmax(a.shape)) if a.ndim else 0
-    length = a.shape[axis] if a.ndim else 1
-    step = max(1, BLOCK_ELEMENTS * length // a.size)
-    for begin in range(0, length, step):
-        yield tuple(slice(begin, begin + step) if k == axis else slice(None) for k in range(a.ndim))
-
-
-def _moments(found: Reduced) -> Array:
-    """Count, mean, low, m2; zeros where nothing was counted."""
-    count = np.broadcast_to(np.asarray(found.count, np.float64), found.mean.shape)
-    with np.errstate(invalid="ignore"):
-        full = np.stack((count, found.mean, found.low, found.var * count))
-    return np.where(count > 0.0, full, 0.0)
+    for piece in pieces(a.shape[axis] if a.ndim else 1, a.size, BLOCK_ELEMENTS):
+        yield tuple(piece if k == axis else slice(None) for k in range(a.ndim))

@@ -11,10 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from fastnorm.ops.average_calls import degrees
 from fastnorm.ops.reduction import Reduced, count_of, extremes, reduce_moments
 from fastnorm.ops.scaling import rescale
-from fastnorm.plan.intake import as_array, is_bfloat16, normalize_axes, result_dtype
+from fastnorm.plan.intake import as_array, check_nan_policy, is_bfloat16, normalize_axes, result_dtype
 
 Array = NDArray[Any]
-_POLICIES = ("propagate", "raise", "omit")
 _NEARLY_CONSTANT = (
     "Precision loss occurred in moment calculation due to catastrophic cancellation. "
     "This occurs when the data are nearly identical. Results may be unreliable."
@@ -63,8 +62,7 @@ def zscore(a: ArrayLike, axis: Any = 0, ddof: Any = 0, nan_policy: str = "propag
     array([[-1., -1.],
            [ 1.,  1.]])
     """
-    if nan_policy not in _POLICIES:
-        raise ValueError(f"nan_policy is {nan_policy!r} but must be one of {', '.join(map(repr, _POLICIES))}")
+    check_nan_policy(nan_policy)
     degrees(ddof)
     a = as_array("a", a)
     axes = normalize_axes(axis, a.ndim)

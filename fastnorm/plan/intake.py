@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 _FLOAT_ITEMS = {2, 4, 8}
 _LARGEST = float(np.finfo(np.float64).max)
+NAN_POLICIES = ("propagate", "omit", "raise")
 
 
 def is_bfloat16(dtype: np.dtype[Any]) -> bool:
@@ -166,6 +167,12 @@ def needs_detour(out: NDArray[Any], inputs: Sequence[NDArray[Any] | None]) -> bo
 def writes_twice(array: NDArray[Any]) -> bool:
     """Whether two indices name the same memory."""
     return 0 in array.strides and any(stride == 0 and size > 1 for stride, size in zip(array.strides, array.shape, strict=True))
+
+
+def check_nan_policy(value: Any) -> None:
+    """Raises ValueError unless it says what a NaN does."""
+    if value not in NAN_POLICIES:
+        raise ValueError(f"nan_policy is {value!r} but must be one of {', '.join(NAN_POLICIES)}")
 
 
 def is_stream(value: Any) -> bool:

@@ -74,3 +74,9 @@ def view_of(array: NDArray[Any], steps: Steps, sizes: Steps, plain: bool) -> Vie
     b, o, c, i = (step // scale for step in steps)
     row = (-lowest // scale, b, o, c, i)
     return View(carrier, kind_of(array.dtype), not plain, swapped, row)
+
+
+def pieces(length: int, total: int, most: int) -> list[slice]:
+    """Slices of an axis: of its `length` indices, together `total` large (in bytes or elements), as many as make `most`."""
+    step = max(1, most * length // max(1, total))
+    return [slice(start, start + step) for start in range(0, length, step)]

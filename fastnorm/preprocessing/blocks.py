@@ -8,6 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fastnorm.ops.door import output
+from fastnorm.plan.memory import pieces
 from fastnorm.runtime.progress import tracked
 
 Array = NDArray[Any]
@@ -18,9 +19,8 @@ def row_blocks(table: Array, description: str, progress: bool) -> Iterator[slice
     """All rows at once, or in blocks with a progress bar."""
     if not progress:
         return iter((slice(None),))
-    n = max(1, BLOCK_BYTES // max(1, table.shape[1] * table.itemsize))
-    starts = range(0, table.shape[0], n)
-    return tracked((slice(start, start + n) for start in starts), len(starts), description, progress)
+    blocks = pieces(table.shape[0], table.nbytes, BLOCK_BYTES)
+    return tracked(blocks, len(blocks), description, progress)
 
 
 def transformed(table: Array, out: Any, progress: bool, transform: Callable[[slice, Array], Any]) -> Array:

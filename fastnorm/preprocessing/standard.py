@@ -236,13 +236,7 @@ def _is_whole(count: Any) -> bool:
 def _dense_moments(table: Array, weights: Array | None) -> Array:
     """Of the columns, without NaN: count, mean, what the mean lost by rounding, second central moment."""
     spread = None if weights is None else np.broadcast_to(weights[:, None], table.shape)
-    reduced = reduce_moments(table, (0,), spread, omit=True)
-    moments = np.zeros((4, table.shape[1]))
-    moments[0] = reduced.count
-    known = moments[0] > 0.0
-    moments[1], moments[2] = np.where(known, reduced.mean, 0.0), np.where(known, reduced.low, 0.0)
-    moments[3] = np.where(known, reduced.var * moments[0], 0.0)
-    return moments
+    return reduce_moments(table, (0,), spread, omit=True).rows()
 
 
 def _scale_of(var: Array, mean: Array, count: Array) -> Array:

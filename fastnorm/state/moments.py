@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastnorm.ops.pooling import Pool, pooled
 from fastnorm.ops.reduction import count_of, extremes
-from fastnorm.ops.statistics import POLICIES, weights_like
-from fastnorm.plan.intake import as_array, normalize_axes
+from fastnorm.ops.statistics import weights_like
+from fastnorm.plan.intake import as_array, check_nan_policy, normalize_axes
 
 Array = NDArray[Any]
 
@@ -53,8 +53,7 @@ class RunningMoments:
     def __init__(self, axis: Any = 0, *, nan_policy: str = "propagate") -> None:
         if axis is not None and not isinstance(axis, tuple | list):
             normalize_axes(axis, 64)  # an integer, or TypeError
-        if nan_policy not in POLICIES:
-            raise ValueError(f"nan_policy is {nan_policy!r} but must be one of {', '.join(POLICIES)}")
+        check_nan_policy(nan_policy)
         self.axis = tuple(axis) if isinstance(axis, list) else axis
         self.nan_policy = nan_policy
         self._pool: Pool | None = None

@@ -1,0 +1,83 @@
+"""Results that bypass the caches are those that do not, to the bit: heads, tails, threads. Nobody has to be large for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cases
+import numpy as np
+import pytest
+from cases import Problem
+
+import fastnorm as fn
+from fastnorm.ops import calls
+from fastnorm.ops.scaling import rescale
+from fastnorm.plan import problem, schedule
+
+
+@pytest.fixture
+def choose_stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], None]]:
+    """Whether stores stream from now on, whatever the processor and the size."""
+
+    def forget() -> None:
+        problem._kept.clear()
+        calls._known.clear()
+
+    def choose(streaming: bool) -> None:
+        monkeypatch.setattr(schedule, "streaming_stores_pay", lambda: streaming)
+        monkeypatch.setattr(schedule, "last_level_cache_bytes", lambda: 0)
+        forget()
+
+    yield choose
+    monkeypatch.undo()
+    forget()
+
+
+def batch(shape: tuple[int, ...], axis: int, dtype: Any = cases.F4) -> Callable[[], list[np.ndarray]]:
+    x, dy = cases.sample(Problem(shape, axis), dtype), cases.sample(Problem(shape, axis), dtype, seed=3)
+    gamma, beta = cases.parameter(shape[axis]), cases.parameter(shape[axis], seed=2)
+
+    def call() -> list[np.ndarray]:
+        y, mean, rstd = fn.batch_norm_train(x, gamma, beta, axis=axis)
+        given = fn.batch_norm(x, mean, rstd, gamma, beta, axis=axis)
+        return [y, given, fn.batch_norm_backward(dy, x, mean, rstd, gamma, axis=axis).dx]
+
+    return call
+
+
+def images(to: str) -> Callable[[], list[np.ndarray]]:
+    shape = (3, 61, 67, 3) if to == "first" else (3, 3, 61, 67)
+    x = cases.rng_of(4).integers(0, 256, shape).astype(np.uint8)
+    return lambda: [fn.normalize_images(x, 0.4, 0.3, channels="last" if to == "first" else "first", to=to)]
+
+
+def rows() -> list[np.ndarray]:
+    """Longer than the rows that are kept in L1, stream or not."""
+    return [fn.layer_norm(cases.sample(Problem((3, 20_011)), cases.F4))]
+
+
+def scaled() -> list[np.ndarray]:
+    table = cases.sample(Problem((5003, 17)), cases.F8)
+    return [rescale(table, (0,), np.arange(17.0), np.full(17, 0.3), shift=np.arange(17.0))]
+
+
+CALLS = {
+    "planes": batch((3, 5, 61, 67), 1),
+    "planes, float16": batch((3, 5, 61, 67), 1, cases.F2),
+    "rows of columns": batch((5003, 17), 1),
+    "wide rows": batch((129, 1203), 1),
+    "long rows": rows,
+    "scaled": scaled,
+    "images to planes": images("first"),
+    "images to pixels": images("last"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_streaming_changes_no_bit(name: str, choose_stores: Callable[[bool], None]) -> None:
+    choose_stores(False)
+    plain = CALLS[name]()
+    choose_stores(True)
+    for streamed, stored in zip(CALLS[name](), plain, strict=True):
+        np.testing.assert_array_equal(streamed, stored)
