@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from fastnorm.runtime.recycling import recycle_outputs
 from fastnorm.runtime.threads import get_num_threads, num_threads, set_num_threads
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ _HOME = {
 }
 _MODULES = ("layers", "preprocessing")
 
-__all__ = ["get_num_threads", "num_threads", "set_num_threads", *_HOME, *_MODULES]
+__all__ = ["get_num_threads", "num_threads", "recycle_outputs", "set_num_threads", *_HOME, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:

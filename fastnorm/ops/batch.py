@@ -24,6 +24,7 @@ from fastnorm.ops.repeat import normalizer
 from fastnorm.plan.geometry import KEPT, REDUCED
 from fastnorm.plan.intake import as_array, eps_of, normalize_axis, operand, vector
 from fastnorm.plan.problem import Layout, arrange
+from fastnorm.runtime import recycling
 from fastnorm.runtime.threads import get_num_threads
 
 Array = NDArray[Any]
@@ -265,7 +266,7 @@ def _applier(
     shape, dtype = x.shape, out.dtype
 
     def call(x: Any, residual: Any, mean: Any, var: Any, gamma: Any, beta: Any, out: Any) -> Array:
-        y = np.empty(shape, dtype) if out is None else out
+        y = recycling.empty(shape, dtype) if out is None else out
         walk((of_x(x), of_out(y), of_residual(residual)), of_mean(mean), None, of_var(var), of_gamma(gamma), of_beta(beta))
         return y
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fastnorm import kernels
 from fastnorm.plan.intake import check_out, is_float, needs_detour, number, result_dtype, writes_twice, wrong_length
-from fastnorm.plan.problem import like
+from fastnorm.runtime import recycling
 
 Array = NDArray[Any]
 ACTIVATIONS = ("relu", "leaky_relu", "silu", "gelu", "gelu_tanh")
@@ -40,7 +40,7 @@ class Output(NamedTuple):
 def output(name: str, out: Any, x: Array, inputs: tuple[Array | None, ...]) -> Output:
     """A fresh array like x, or the user's; a temporary if the user's partly overlaps an input."""
     if out is None:
-        fresh = like(x, result_dtype(x.dtype))
+        fresh = recycling.empty_like(x, result_dtype(x.dtype))
         return Output(fresh, fresh)
     wanted = check_out(name, out, x.shape)
     if writes_twice(wanted):

@@ -14,6 +14,7 @@ from fastnorm.plan.geometry import BATCH, KEPT, REDUCED
 from fastnorm.plan.intake import as_array, check_out, is_float, needs_detour, number, writes_twice
 from fastnorm.plan.memory import View, kind_of
 from fastnorm.plan.problem import Layout, Problem, arrange
+from fastnorm.runtime import recycling
 from fastnorm.runtime.threads import get_num_threads
 
 Array = NDArray[Any]
@@ -83,7 +84,7 @@ def normalize_images(
     if not (spread != 0.0).all():
         raise ValueError(f"std is {std!r} but must not be 0, by which is divided; pass 1.0 to leave a channel unscaled")
     shape = last.shape if target_order == "last" else (*last.shape[:-3], n, *last.shape[-3:-1])
-    wanted = np.empty(shape, _result_dtype(dtype)) if out is None else check_out("out", out, shape)
+    wanted = recycling.empty(shape, _result_dtype(dtype)) if out is None else check_out("out", out, shape)
     if x.size == 0:
         return wanted
     if writes_twice(wanted):

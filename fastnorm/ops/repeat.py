@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fastnorm.ops import passes
 from fastnorm.plan.problem import Problem
+from fastnorm.runtime import recycling
 
 Array = NDArray[Any]
 Forward = Callable[..., tuple[Array, passes.Statistics]]
@@ -25,7 +26,7 @@ def normalizer(
     shape, dtype = x.shape, out.dtype
 
     def call(x: Any, gamma: Any, beta: Any, out: Any, residual: Any = None) -> tuple[Array, passes.Statistics]:
-        y = np.empty(shape, dtype) if out is None else out
+        y = recycling.empty(shape, dtype) if out is None else out
         return y, walk((of_x(x), of_out(y), of_residual(residual), None, None), of_gamma(gamma), of_beta(beta))
 
     return call
@@ -44,7 +45,7 @@ def backpropagator(
     shape, dtype = x.shape, out.dtype
 
     def call(x: Any, dy: Any, mean: Any, rstd: Any, gamma: Any, beta: Any, out: Any) -> tuple[Array, Array, Array]:
-        dx = np.empty(shape, dtype) if out is None else out
+        dx = recycling.empty(shape, dtype) if out is None else out
         storages = (of_x(x), of_out(dx), None, of_dy(dy), None)
         dgamma, dbeta = walk(storages, of_mean(mean), of_rstd(rstd), of_gamma(gamma), of_beta(beta))
         if parameter_dtype != np.float64:

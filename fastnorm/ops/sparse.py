@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fastnorm import kernels
 from fastnorm.plan.memory import view_of
+from fastnorm.runtime import recycling
 from fastnorm.runtime.threads import run
 
 Array = NDArray[Any]
@@ -177,5 +178,5 @@ def _vector_in(target: Array, parts: Compressed) -> Iterator[Array]:
 
 def like(matrix: Any) -> Any:
     """A matrix with the same places and elements of its own, not yet written."""
-    arrays = (np.empty(matrix.data.shape, matrix.data.dtype.newbyteorder("=")), matrix.indices.copy(), matrix.indptr.copy())
+    arrays = (recycling.empty(matrix.data.shape, matrix.data.dtype.newbyteorder("=")), matrix.indices.copy(), matrix.indptr.copy())
     return type(matrix)(arrays, shape=matrix.shape)

@@ -145,11 +145,6 @@ def _table(layout: Layout, geometry: Geometry, schedule: Schedule, rows: dict[in
     return table
 
 
-def like(x: Array, dtype: np.dtype[Any]) -> Array:
-    """A fresh output: as NumPy's functions, with the memory order of x."""
-    return np.empty(x.shape, dtype) if x.flags.c_contiguous else np.empty_like(x, dtype, subok=False)
-
-
 def _copy(array: Array, model: Array) -> Array:
     copy = np.empty_like(model, array.dtype, subok=False)
     np.copyto(copy, array)

@@ -51,7 +51,8 @@ def build_digest() -> str:
 
     package = Path(__file__).parent.parent
     digest = hashlib.sha256(" ".join(metadata.version(name) for name in ("numba", "llvmlite", "numpy")).encode())
-    rooms = [file for room in ("element", "kernels", "interop") for file in sorted((package / room).glob("*.py"))]
+    compiled = ("element/*.py", "kernels/*.py", "interop/jit*.py", "interop/capi*.py")
+    rooms = [file for pattern in compiled for file in sorted(package.glob(pattern))]
     for file in (*rooms, package / "plan" / "table.py", package / "_jit.py", package / "_linking.py"):
         digest.update(file.name.encode())
         digest.update(file.read_bytes())
