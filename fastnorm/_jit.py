@@ -2,7 +2,7 @@
 
 Three decorators:
 
-- ``element``: one element or one statistic in, one out; exact arithmetic, always inlined.
+- ``element``: one element or one statistic in, one out; exact arithmetic, always inlined. ``rounded``: without fused products.
 - ``loop``   : a loop over one run, inlined into the chunk body that calls it; may be reassociated.
 - ``driver`` / ``parallel_driver``: what Python calls; cached on disk.
 """
@@ -134,6 +134,11 @@ class _Cache(caching.FunctionCache):
 def element(function: Callable[..., Any]) -> Any:
     """A formula: inlined into its caller, no reassociation."""
     return numba.njit(forceinline=True, fastmath=EXACT, pipeline_class=_linking.Inlined, **_COMMON)(function)
+
+
+def rounded(function: Callable[..., Any]) -> Any:
+    """A formula whose every operation is rounded by itself, no product fused with a sum: the bits of NumPy."""
+    return numba.njit(forceinline=True, fastmath=False, pipeline_class=_linking.Inlined, **_COMMON)(function)
 
 
 def loop(function: Callable[..., Any]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from fastnorm._jit import element
+from fastnorm._jit import element, rounded
 
 
 class Moments(NamedTuple):
@@ -101,7 +101,7 @@ def reciprocal_std(var, eps):
     return 1.0 / math.sqrt(var + eps)
 
 
-@element
-def moving_average(running, batch, momentum):
+@rounded
+def moving_average(running, batch, momentum, bessel):
     """Source: Ioffe, Szegedy 2015, section 3.1; momentum is the weight of the new batch."""
-    return (1.0 - momentum) * running + momentum * batch
+    return (1.0 - momentum) * running + (momentum * bessel) * batch

@@ -166,8 +166,8 @@ def record_sums(sums, first, totals, n, run):
             target[first + k] = total
 
 
-@driver
-def parameter_gradients(table, sums, rstd, dgamma, dbeta):
+@chunk_body
+def parameter_gradients_of_sums(table, sums, rstd, dgamma, dbeta):
     """Sums over the batch: dgamma of g * (x - mean) * rstd, dbeta of g."""
     segments = parameters_per_statistic(table)
     params = table[PROBLEM, CHANNEL] * segments
@@ -178,6 +178,11 @@ def parameter_gradients(table, sums, rstd, dgamma, dbeta):
         for p in range(params):
             dgamma[p] += sums[1, b * params + p] * rstd[b * table[PROBLEM, CHANNEL] + p // segments]
             dbeta[p] += sums[0, b * params + p]
+
+
+@driver
+def parameter_gradients(table, sums, rstd, dgamma, dbeta):
+    parameter_gradients_of_sums(table, sums, rstd, dgamma, dbeta)
 
 
 @chunk_body

@@ -20,6 +20,7 @@ from fastnorm.ops.door import (
     output,
     running_pair,
 )
+from fastnorm.ops.few import again, find, offer
 from fastnorm.ops.repeat import normalizer
 from fastnorm.plan.geometry import KEPT, REDUCED
 from fastnorm.plan.intake import as_array, eps_of, normalize_axis, operand, vector
@@ -126,11 +127,18 @@ def batch_norm_train(
     >>> mean
     array([ 2., 20.])
     """
+    options = (batch_norm_train, axis, type(axis), eps)
+    few = find(x, options) if activation is None and residual is None else None
+    if few is not None:
+        y, stats = few.output() if out is None else out, few.statistics()
+        if few.run(x, gamma, beta, running_mean, running_var, y, stats, eps, momentum, unbiased):
+            return BatchNormTraining(y, stats[0], stats[3])
     key = signature(
         (batch_norm_train, axis, type(axis), eps, unbiased, activation), out, x, residual, gamma, beta, running_mean, running_var
     )
     known = recall(key, out, x, residual, gamma, beta, running_mean, running_var)
     if known is not None:
+        again(x, options)
         result: BatchNormTraining = known(x, residual, gamma, beta, running_mean, running_var, out, momentum)
         return result
     inputs = (x, residual, gamma, beta, running_mean, running_var)
@@ -148,7 +156,7 @@ def batch_norm_train(
     if x.size == 0:
         return BatchNormTraining(target.wanted, np.full(channels, np.nan), np.full(channels, np.nan))
     if memorable(key, out, *inputs):
-        remember(key, _trainer(x, target.computed, extra, gamma, beta, axis, eps, activation, bool(unbiased)), out, *inputs)
+        remember(key, _trainer(x, target.computed, extra, gamma, beta, axis, eps, activation, bool(unbiased), options), out, *inputs)
     if out is not None:
         scale, shift = apart(scale, target), apart(shift, target)
     problem = arrange(channel_layout(x.ndim, axis, True), (x, target.computed, extra, None, None), get_num_threads())
@@ -161,11 +169,22 @@ def batch_norm_train(
 
 
 def _trainer(
-    x: Array, out: Array, residual: Any, gamma: Any, beta: Any, axis: int, eps: float, activation: Any, unbiased: bool
+    x: Array,
+    out: Array,
+    residual: Any,
+    gamma: Any,
+    beta: Any,
+    axis: int,
+    eps: float,
+    activation: Any,
+    unbiased: bool,
+    options: tuple[Any, ...],
 ) -> Callable[..., BatchNormTraining]:
     """Training for other arrays like these, all contiguous."""
     problem = arrange(channel_layout(x.ndim, axis, True), (x, out, residual, None, None), get_num_threads())
     walk = passes.normalize_pass(problem, eps, activation_tag(activation))
+    if activation is None and residual is None:
+        offer(x, options, "normalize_planes" if problem.schedule.planar else "normalize_columns", problem)
     forward, count = normalizer(problem, walk, x, out, gamma, beta, residual), x.size // x.shape[axis]
 
     def call(
@@ -226,9 +245,16 @@ def batch_norm(
     array([[-1., -1.],
            [ 1.,  1.]])
     """
+    options = (batch_norm, axis, type(axis), eps)
+    few = find(x, options) if activation is None and residual is None else None
+    if few is not None:
+        y = few.output() if out is None else out
+        if few.run(x, mean, var, gamma, beta, y, eps):
+            return y
     key = signature((batch_norm, axis, type(axis), eps, activation), out, x, residual, mean, var, gamma, beta)
     known = recall(key, out, x, residual, mean, var, gamma, beta)
     if known is not None:
+        again(x, options)
         result: Array = known(x, residual, mean, var, gamma, beta, out)
         return result
     inputs = (x, residual, mean, var, gamma, beta)
@@ -245,7 +271,7 @@ def batch_norm(
     if x.size == 0:
         return target.wanted
     if memorable(key, out, *inputs):
-        remember(key, _applier(*inputs, target.computed, axis, eps, activation), out, *inputs)
+        remember(key, _applier(*inputs, target.computed, axis, eps, activation, options), out, *inputs)
     if out is not None:
         centre, spread = apart(centre, target), apart(spread, target)
         scale, shift = apart(scale, target), apart(shift, target)
@@ -256,10 +282,22 @@ def batch_norm(
 
 
 def _applier(
-    x: Any, residual: Any, mean: Any, var: Any, gamma: Any, beta: Any, out: Array, axis: int, eps: float, activation: Any
+    x: Any,
+    residual: Any,
+    mean: Any,
+    var: Any,
+    gamma: Any,
+    beta: Any,
+    out: Array,
+    axis: int,
+    eps: float,
+    activation: Any,
+    options: tuple[Any, ...],
 ) -> Callable[..., Array]:
     """Inference for other arrays like these, all contiguous."""
     problem = arrange(channel_layout(x.ndim, axis, False), (x, out, residual, None, None), get_num_threads())
+    if activation is None and residual is None:
+        offer(x, options, "apply_planes" if problem.schedule.planar else "apply_columns", problem)
     walk = passes.apply_pass(problem, eps, activation_tag(activation))
     of_x, of_out, of_residual = (passes.flattener(a) for a in (x, out, residual))
     of_mean, of_var, of_gamma, of_beta = (passes.weigher(problem, x, a) for a in (mean, var, gamma, beta))

@@ -11,6 +11,7 @@ from fastnorm.ops import passes
 from fastnorm.ops.batch import channel_layout, channels_of
 from fastnorm.ops.calls import memorable, recall, remember, signature
 from fastnorm.ops.door import Output, activation_tag, apart, check_activation, gradient_dtype, output
+from fastnorm.ops.few import again, find, offer
 from fastnorm.ops.repeat import backpropagator
 from fastnorm.plan.intake import as_array, operand, vector
 from fastnorm.plan.problem import arrange
@@ -97,10 +98,17 @@ def batch_norm_backward(
     >>> fn.batch_norm_backward(np.array([[1.0], [0.0]]), x, mean, rstd).dbeta
     array([1.])
     """
+    options = (batch_norm_backward, axis, type(axis))
+    few = find(x, options) if activation is residual is None and training is True else None
+    if few is not None:
+        dx, gradients = few.output() if out is None else out, np.empty((2, few.shape[axis]), gradient_dtype(gamma))
+        if few.run(dy, x, mean, rstd, gamma, dx, gradients):
+            return BatchNormGradients(dx, gradients[0], gradients[1])
     arrays = (x, dy, mean, rstd, gamma, beta)
     key = None if residual is not None else signature((batch_norm_backward, axis, type(axis), training, activation), out, *arrays)
     known = recall(key, out, *arrays)
     if known is not None:
+        again(x, options)
         return BatchNormGradients(*known(*arrays, out))
     x = as_array("x", x)
     axis, channels = channels_of(x, axis)
@@ -125,8 +133,10 @@ def batch_norm_backward(
         problem = arrange(channel_layout(x.ndim, axis, True), operands, get_num_threads())
         if memorable(key, out, *arrays):
             tag, of_parameters = activation_tag(activation), ((channels,), param_dtype)
-            again = backpropagator(problem, tag, bool(training), (x, target.computed, grad), mean, rstd, gamma, beta, *of_parameters)
-            remember(key, again, out, *arrays)
+            repeated = backpropagator(problem, tag, bool(training), (x, target.computed, grad), mean, rstd, gamma, beta, *of_parameters)
+            remember(key, repeated, out, *arrays)
+            if activation is None and training is True:
+                offer(x, options, "backward_planes" if problem.schedule.planar else "backward_columns", problem)
         dgamma, dbeta = passes.gradient(problem, centre, spread, scale, shift, activation_tag(activation), bool(training))
         problem.finish()
         if param_dtype != np.float64:

@@ -73,7 +73,7 @@ class RunningPair(NamedTuple):
 
     def update(self, mean: Array, var: Array, count: float) -> None:
         """In place, in float64, rounded once to the dtype of the running arrays."""
-        # element.moments.moving_average, for vectors of any dtype
+        # element.moments.moving_average, for vectors of any dtype and any strides
         weight = self.momentum
         if self.mean is not None:
             self.mean[...] = (1.0 - weight) * self.mean.astype(np.float64) + weight * mean

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastnorm.ops import passes
 from fastnorm.ops.calls import memorable, recall, remember, signature
 from fastnorm.ops.door import Output, apart, gradient_dtype, output
+from fastnorm.ops.few import again, find, offer
 from fastnorm.ops.repeat import backpropagator, normalizer
 from fastnorm.ops.rows import Rows, parameter, rows_of, statistic
 from fastnorm.plan.intake import as_array, eps_of, operand
@@ -61,12 +62,14 @@ class _Call(NamedTuple):
     def weights(self, problem: Problem, x: Array, values: Array | None) -> Any:
         return passes.weights(problem, x, self.rows.flat_parameter(problem, values))
 
-    def repeated(self, x: Array, out: Array, result: Result) -> Callable[..., Any] | None:
+    def repeated(self, x: Array, out: Array, result: Result, options: tuple[Any, ...]) -> Callable[..., Any] | None:
         """The same call for other arrays like these, all contiguous; None where axes must be moved."""
         rows = self.rows
         problem = rows.plan(rows.forward, x, out, None, None, None)
         if not rows.in_order(problem):
             return None
+        if problem.schedule.rows and rows.last_axis(x):
+            offer(x, options, "normalize_rows", problem)
         walk, kept = passes.normalize_pass(problem, self.eps, None, self.centre), rows.kept_shape
         forward = normalizer(problem, walk, x, out, self.gamma, self.beta)
         if result is None:
@@ -87,18 +90,25 @@ def _call(x: Array, gamma: Any, beta: Any, axis: Any, eps: Any, centre: int | No
 
 def single(x: ArrayLike, gamma: Any, beta: Any, axis: Any, eps: Any, out: Any, centre: int | None, result: Result) -> Any:
     """y, or what `result` makes of y, mean and rstd."""
+    options = (single, axis, type(axis), eps, centre)
+    few = find(x, options)
+    if few is not None:
+        y, stats = few.output() if out is None else out, few.statistics()
+        if few.run(x, gamma, beta, y, stats, centre, eps):
+            return y if result is None else result(y, stats[0].reshape(few.shape[:-1]), stats[3].reshape(few.shape[:-1]))
     key = signature((single, axis, type(axis), eps, centre, result), out, x, gamma, beta)
     known = recall(key, out, x, gamma, beta)
     if known is not None:
+        again(x, options)
         return known(x, gamma, beta, out)
     x = as_array("x", x)
     call = _call(x, gamma, beta, axis, eps, centre)
     target = output("out", out, x, (x,))
     if x.size and memorable(key, out, x, gamma, beta):
-        again = call.repeated(x, target.computed, result)
-        if again is not None:
-            remember(key, again, out, x, gamma, beta)
-            return again(x, gamma, beta, target.wanted)
+        repeated = call.repeated(x, target.computed, result, options)
+        if repeated is not None:
+            remember(key, repeated, out, x, gamma, beta)
+            return repeated(x, gamma, beta, target.wanted)
     if out is not None:
         call = call._replace(gamma=apart(call.gamma, target), beta=apart(call.beta, target))
     mean, rstd = call.normalize(x, target)
@@ -128,10 +138,17 @@ def of_sum(
 
 def backward(dy: ArrayLike, x: ArrayLike, mean: Any, rstd: Any, gamma: Any, axis: Any, out: Any, source: str) -> tuple[Array, Array, Array]:
     """dx, dgamma, dbeta. source : the function whose statistics these are."""
+    options = (backward, source, axis, type(axis))
+    few = find(x, options)
+    if few is not None:
+        dx, gradients = few.output() if out is None else out, np.empty((2, few.shape[-1]), gradient_dtype(gamma))
+        if few.run(dy, x, mean, rstd, gamma, dx, gradients):
+            return dx, gradients[0], gradients[1]
     arrays = (x, dy, mean, rstd, gamma)
     key = signature((backward, source, axis, type(axis)), out, *arrays)
     known = recall(key, out, *arrays)
     if known is not None:
+        again(x, options)
         found: tuple[Array, Array, Array] = known(x, dy, mean, rstd, gamma, None, out)
         return found
     x = as_array("x", x)
@@ -149,10 +166,12 @@ def backward(dy: ArrayLike, x: ArrayLike, mean: Any, rstd: Any, gamma: Any, axis
     problem = rows.plan(rows.backward, x, target.computed, None, grad, None)
     if memorable(key, out, *arrays) and rows.in_order(problem):
         operands = (x, target.computed, grad)
-        again = backpropagator(
+        repeated = backpropagator(
             problem, None, True, operands, centre if centre is None else mean, rstd, scale, None, rows.shape, param_dtype
         )
-        remember(key, again, out, *arrays)
+        remember(key, repeated, out, *arrays)
+        if problem.schedule.fused and problem.schedule.planar and rows.last_axis(x):
+            offer(x, options, "backward_rows", problem)
     flat_mean = None if centre is None else rows.flat_statistic(problem, centre)
     weight = passes.weights(problem, x, rows.flat_parameter(problem, scale))
     dgamma, dbeta = passes.gradient(problem, flat_mean, rows.flat_statistic(problem, spread), weight, None, None)

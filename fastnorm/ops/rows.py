@@ -41,6 +41,10 @@ class Rows(NamedTuple):
         """Whether statistics and parameters lie in memory as in x."""
         return self.order is None and _in_order(_positions(problem.order, self.kept)) and _in_order(_positions(problem.order, self.reduced))
 
+    def last_axis(self, x: Array) -> bool:
+        """Whether what is normalized over is the last axis of x alone."""
+        return self.shape == x.shape[-1:] and self.kept_shape == x.shape[:-1]
+
     def statistic(self, problem: Problem, flat: Array) -> Array:
         """From the order of memory to that of x."""
         return _from_memory(flat, self.kept_shape, _positions(problem.order, self.kept))

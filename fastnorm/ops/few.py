@@ -1,0 +1,141 @@
+"""Calls on few elements: after a while a kind of call becomes one compiled function, `kernels.whole`.
+
+`ops.calls` skips checks and plans, and is left with 3 to 10 us of Python around a kernel of 0.5 to 2. Compiling takes about
+a second with an empty cache, so a kind of call has to come again and again first.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnorm import kernels
+from fastnorm.plan.problem import Problem
+from fastnorm.plan.schedule import PARALLEL_ELEMENTS
+from fastnorm.runtime import recycling
+
+# Calls of a kind before it is compiled.
+PATIENCE = 16
+_MOST = 4096
+_compiling = threading.Lock()
+
+
+def _after_fork_in_child() -> None:
+    """The lock may have been held by a thread that does not exist here."""
+    global _compiling
+    _compiling = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+class Few:
+    """A kind of call: a compiled function and the table of its plan."""
+
+    def __init__(self, x: NDArray[Any], key: Hashable, name: str, problem: Problem) -> None:
+        self.shape, self.dtype = x.shape, x.dtype
+        self._stats = (4, problem.geometry.statistics)
+        self._key, self._name, self._table = key, name, problem.table
+        self._left = PATIENCE
+        self._ready = False
+        self._driver: Any = None
+
+    def output(self) -> NDArray[Any]:
+        return recycling.empty(self.shape, self.dtype)
+
+    def statistics(self) -> NDArray[np.float64]:
+        return np.empty(self._stats)
+
+    def wait(self) -> None:
+        """Another call of this kind has gone the usual way."""
+        self._left -= 1
+        if self._left <= 0:
+            self._driver = getattr(kernels.whole, self._name)
+            _known[self._key] = self
+
+    def run(self, *arguments: Any) -> bool:
+        """Whether the call was one of this kind and is done; otherwise nothing was written."""
+        for a in arguments:  # a masked array is an array to Numba
+            if type(a) is not _ARRAY and type(a) not in _SCALARS:
+                return False
+        if _compiling.locked():
+            return False
+        if not self._ready:
+            return self._compile(arguments)
+        try:
+            return bool(self._driver(*arguments, self._table))
+        except Exception:  # other types than those it was compiled for; the usual way knows what to do or to say
+            self._ready, self._left = False, PATIENCE  # others of the same shape: not every time in vain
+            _known.pop(self._key, None)
+            return False
+
+    def _compile(self, arguments: tuple[Any, ...]) -> bool:
+        """For plain arrays of these types, and from then on for no others: an array that is read-only is another type."""
+        if not all(_plain(a) for a in arguments):
+            self._left = PATIENCE
+            _known.pop(self._key, None)
+            return False
+        if not _compiling.acquire(blocking=False):
+            return False
+        driver = self._driver
+        try:
+            driver.disable_compile(False)
+            done = bool(driver(*arguments, self._table))
+            self._ready = True
+            return done
+        except Exception:  # never again
+            self._left = sys.maxsize
+            _known.pop(self._key, None)
+            return False
+        finally:
+            if driver.signatures:
+                driver.disable_compile()
+            _compiling.release()
+
+
+_ARRAY = np.ndarray
+_SCALARS = (float, type(None), int, bool)
+_known: dict[Hashable, Few] = {}
+_offered: dict[Hashable, Few] = {}
+
+
+def _plain(argument: Any) -> bool:
+    """Read and written as it is: the compiled function then takes nothing else for it."""
+    if type(argument) is not np.ndarray:
+        return True
+    return argument.dtype.char in "fd" and argument.dtype.isnative and bool(argument.flags.carray)
+
+
+def find(x: Any, options: tuple[Any, ...]) -> Few | None:
+    """The compiled call of this kind, if there is one."""
+    try:
+        return _known.get((x.shape, x.dtype, options))
+    except (AttributeError, TypeError):  # no array, an option without a hash
+        return None
+
+
+def offer(x: Any, options: tuple[Any, ...], name: str, problem: Problem) -> None:
+    """Remember how this kind of call is planned. name : in kernels.whole"""
+    small = x.size < PARALLEL_ELEMENTS and x.dtype.char in "fd" and not problem.detours
+    if not small or not hasattr(getattr(kernels.whole, name), "signatures"):  # plain functions under NUMBA_DISABLE_JIT
+        return
+    if len(_offered) >= _MOST:
+        _offered.clear()
+        _known.clear()
+    key = (x.shape, x.dtype, options)
+    _offered.setdefault(key, Few(x, key, name, problem))
+
+
+def again(x: Any, options: tuple[Any, ...]) -> None:
+    """A call of this kind was remembered and is about to go the usual way."""
+    if x.size < PARALLEL_ELEMENTS:
+        few = _offered.get((x.shape, x.dtype, options))
+        if few is not None:
+            few.wait()

@@ -1,0 +1,206 @@
+"""Calls on few elements that come again and again: the same bits and the same errors as the first."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastnorm as fn
+from fastnorm.ops import calls, few
+
+Array = np.ndarray[Any, Any]
+PATIENCE = 3
+
+
+class Subclass(np.ndarray[Any, Any]):
+    """Taken as a plain array."""
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(few, "PATIENCE", PATIENCE)
+    for known in (few._known, few._offered, calls._known):
+        known.clear()
+    yield
+    for known in (few._known, few._offered, calls._known):
+        known.clear()
+
+
+def arrays(shape: tuple[int, ...], dtype: Any, n: int, seed: int = 0) -> list[Array]:
+    rng = np.random.default_rng(seed)
+    return [(rng.standard_normal(shape) * 3 + 1).astype(dtype) for _ in range(n)]
+
+
+def vectors(n: int, dtype: Any, count: int) -> list[Array]:
+    rng = np.random.default_rng(1)
+    return [rng.uniform(0.5, 2.0, n).astype(dtype) for _ in range(count)]
+
+
+def row_calls(shape: tuple[int, ...], dtype: Any, of_parameters: Any) -> dict[str, Callable[[Array, Array | None], Any]]:
+    x, dy = arrays(shape, dtype, 2)
+    gamma, beta = vectors(shape[-1], of_parameters, 2)
+    _, mean, rstd = fn.layer_norm(x, return_stats=True)
+    return {
+        "layer_norm": lambda x, out: fn.layer_norm(x, gamma, beta, return_stats=True, out=out),
+        "layer_norm, plain": lambda x, out: (fn.layer_norm(x, out=out),),
+        "rms_norm": lambda x, out: (fn.rms_norm(x, gamma, out=out),),
+        "layer_norm_backward": lambda x, out: fn.layer_norm_backward(dy, x, mean, rstd, gamma, out=out),
+        "rms_norm_backward": lambda x, out: fn.rms_norm_backward(dy, x, rstd, out=out),
+    }
+
+
+def batch_calls(shape: tuple[int, ...], dtype: Any, of_parameters: Any) -> dict[str, Callable[[Array, Array | None], Any]]:
+    x, dy = arrays(shape, dtype, 2)
+    gamma, beta, mean, var = vectors(shape[1], of_parameters, 4)
+    _, centre, rstd = fn.batch_norm_train(x)
+
+    def train(x: Array, out: Array | None) -> Any:
+        running_mean, running_var = mean.copy(), var.copy()
+        result = fn.batch_norm_train(x, gamma, beta, running_mean=running_mean, running_var=running_var, momentum=0.3, out=out)
+        return (*result, running_mean, running_var)
+
+    return {
+        "train": train,
+        "train, plain": lambda x, out: fn.batch_norm_train(x, out=out),
+        "inference": lambda x, out: (fn.batch_norm(x, mean, var, gamma, beta, out=out),),
+        "backward": lambda x, out: fn.batch_norm_backward(dy, x, centre, rstd, gamma, out=out),
+    }
+
+
+F4, F8 = np.float32, np.float64
+SHAPES: list[tuple[Callable[..., Any], tuple[int, ...], Any, Any]] = [
+    (row_calls, (6, 5, 32), F4, F4),
+    (row_calls, (6, 5, 32), F8, F8),
+    (batch_calls, (12, 7), F4, F8),
+    (batch_calls, (2, 3, 20, 20), F4, F4),
+]
+CALLS = [
+    (f"{name}-{np.dtype(dtype)}-{len(shape)}d", shape, call, dtype)
+    for calls, shape, dtype, of_parameters in SHAPES
+    for name, call in calls(shape, dtype, of_parameters).items()
+]
+
+
+def copies(result: Any) -> list[Array]:
+    return [np.array(a) for a in result]
+
+
+def same(result: Any, wanted: list[Array]) -> None:
+    assert len(result) == len(wanted)
+    for a, b in zip(result, wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+
+
+@pytest.mark.parametrize(("shape", "call", "dtype"), [c[1:] for c in CALLS], ids=[c[0] for c in CALLS])
+def test_every_call_has_the_bits_of_the_first(shape: tuple[int, ...], call: Callable[..., Any], dtype: Any) -> None:
+    x, other = arrays(shape, dtype, 2, seed=3)
+    wanted, of_other = copies(call(x, None)), copies(call(other, None))
+    assert not few._known
+    for _ in range(PATIENCE + 2):
+        same(call(x, None), wanted)
+    assert [f._ready for f in few._known.values()] == [True], "this kind of call was not compiled"
+    same(call(other, None), of_other)
+    out = np.full_like(x, 7)
+    result = call(x, out)
+    assert result[0] is out
+    same(result, wanted)
+    inside = x.copy()
+    same(call(inside, inside), wanted)
+    x[0, 0] = np.nan
+    for memory in (few._known, few._offered, calls._known):
+        memory.clear()
+    for nan, known in itertools.pairwise([copies(call(x, None)) for _ in range(PATIENCE + 3)]):
+        same(nan, known)
+
+
+def ready(call: Callable[[], Any]) -> None:
+    for _ in range(PATIENCE + 2):
+        call()
+    assert few._known
+
+
+def test_other_arrays_of_the_same_shape_go_the_usual_way() -> None:
+    (base,) = arrays((6, 64), np.float32, 1)
+    x, gamma = base[:, ::2].copy(), np.ones(32, np.float32)
+    wanted = fn.layer_norm(x, gamma)
+    ready(lambda: fn.layer_norm(x, gamma))
+    locked = x.copy()
+    locked.flags.writeable = False
+    misaligned = np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(np.float32).reshape(x.shape)
+    for other in (base[:, ::2], np.asfortranarray(x), x.astype(">f4"), locked, misaligned, x.tolist(), x.view(Subclass)):
+        for _ in range(PATIENCE + 2):
+            np.testing.assert_allclose(fn.layer_norm(other, gamma), wanted, rtol=2e-6, atol=2e-6)
+            np.testing.assert_array_equal(fn.layer_norm(x, gamma), wanted)
+    np.testing.assert_array_equal(fn.layer_norm(x, np.ones(32)), wanted)
+    out = np.zeros(x.shape)
+    np.testing.assert_allclose(fn.layer_norm(x, gamma, out=out), wanted, rtol=2e-6, atol=2e-6)
+
+
+def test_errors_are_those_of_the_first_call() -> None:
+    (x,) = arrays((6, 32), np.float32, 1)
+    gamma, mean, var = np.ones(32, np.float32), np.zeros(32), np.ones(32)
+    locked = np.zeros_like(x)
+    locked.flags.writeable = False
+    ready(lambda: fn.layer_norm(x, gamma))
+    ready(lambda: fn.batch_norm_train(x, gamma, running_mean=mean, running_var=var))
+    ready(lambda: fn.batch_norm(x, mean, var))
+    wrong: list[tuple[Callable[[], Any], type[Exception], str]] = [
+        (lambda: fn.layer_norm(x, gamma[:5].copy()), ValueError, "gamma has shape"),
+        (lambda: fn.layer_norm(x, gamma.reshape(2, 16)), ValueError, "gamma has shape"),
+        (lambda: fn.layer_norm(x, gamma.astype(int)), TypeError, "gamma has dtype"),
+        (lambda: fn.layer_norm(x, gamma, out=np.zeros((32, 6), np.float32)), ValueError, "out has shape"),
+        (lambda: fn.layer_norm(x, gamma, out=locked), ValueError, "out is read-only"),
+        (lambda: fn.layer_norm(x, gamma, out=np.zeros(x.shape, int)), TypeError, "out has dtype"),
+        (lambda: fn.layer_norm(np.ma.masked_array(x), gamma), TypeError, "masked array"),
+        (lambda: fn.layer_norm(x, gamma, axis=-1.0), TypeError, "axis"),  # type: ignore[arg-type]
+        (lambda: fn.batch_norm_train(x, gamma, momentum=1.5), ValueError, "momentum"),
+        (lambda: fn.batch_norm_train(x, gamma, running_mean=mean[:3], running_var=var), ValueError, "running_mean has shape"),
+        (lambda: fn.batch_norm_train(x, gamma, running_mean=mean.astype(int), running_var=var), TypeError, "running_mean has dtype"),
+        (lambda: fn.batch_norm(x, mean, var[:4].copy()), ValueError, "var has shape"),
+    ]
+    before = mean.copy(), var.copy()
+    for call, error, message in wrong:
+        for _ in range(2):
+            with pytest.raises(error, match=message):
+                call()
+        ready(lambda: fn.layer_norm(x, gamma))
+    np.testing.assert_array_equal((mean, var), before)
+    assert not locked.any()
+
+
+def test_one_value_per_channel_is_refused_after_many_calls_too() -> None:
+    x, mean, var = np.ones((1, 5), np.float32), np.zeros(5), np.ones(5)
+    ready(lambda: fn.batch_norm_train(x, running_mean=mean, running_var=var, unbiased=False))
+    before = mean.copy()
+    with pytest.raises(ValueError, match="one value per channel"):
+        fn.batch_norm_train(x, running_mean=mean, running_var=var)
+    np.testing.assert_array_equal(mean, before)
+
+
+def test_overlapping_outputs_give_what_a_copy_gives() -> None:
+    memory = np.random.default_rng(0).standard_normal(8 * 32 + 16).astype(np.float32)
+    x = memory[: 6 * 32].reshape(6, 32)
+    gamma = memory[6 * 32 : 7 * 32]
+    wanted = fn.layer_norm(x.copy(), gamma.copy())
+    ready(lambda: fn.layer_norm(x, gamma, out=np.empty_like(x)))
+    original = memory.copy()
+    for start in (8, 16, 32, 40):  # over x, and over x and gamma
+        memory[:] = original
+        out = memory[start : start + 6 * 32].reshape(6, 32)
+        np.testing.assert_array_equal(fn.layer_norm(x, gamma, out=out), wanted)
+
+
+def test_larger_calls_and_other_options_are_not_compiled() -> None:
+    x = np.ones((300, 200), np.float32)
+    for _ in range(PATIENCE + 2):
+        fn.layer_norm(x)
+        fn.batch_norm_train(x[:4].copy(), activation="relu")
+        fn.layer_norm(x[:4].copy(), axis=0)
+        fn.layer_norm(x[:0])
+        fn.layer_norm(x[:4].astype(np.float16))
+    assert not few._known
