@@ -347,6 +347,12 @@ print("done")
     assert run_python("-c", code, **layer_of("default")).stdout.strip() == "done"
 
 
+@pytest.mark.parametrize("dtype", ["int8", "nonsense", np.complex64, object()])
+def test_warm_up_names_a_dtype_that_it_cannot_take(dtype: object) -> None:
+    with pytest.raises(TypeError, match=r"dtypes holds .*; pass float16"):
+        fn.warmup([dtype], progress=False)
+
+
 def test_command_line_refuses_what_it_does_not_know() -> None:
     process = start_python("-m", "fastnorm", "nonsense")
     out, err = process.communicate(timeout=60)

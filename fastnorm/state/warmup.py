@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from fastnorm.ops import few
 from fastnorm.ops.batch import batch_norm, batch_norm_train
 from fastnorm.ops.batch_backward import batch_norm_backward
+from fastnorm.ops.group import group_norm, group_norm_backward
+from fastnorm.ops.images import normalize_images
 from fastnorm.ops.layer import layer_norm, layer_norm_backward
 from fastnorm.ops.reduction import extremes
 from fastnorm.ops.rms import rms_norm, rms_norm_backward
@@ -49,6 +52,44 @@ def _calls(dtype: Any) -> Iterator[tuple[str, Callable[[], object]]]:
         yield f"RMS norm {shape}", partial(rms_norm, x, gamma)
         yield f"layer norm {shape}: backward", partial(layer_norm_backward, x, x, mean, mean + 1.0, gamma)
         yield f"RMS norm {shape}: backward", partial(rms_norm_backward, x, x, mean + 1.0, gamma)
+    yield from _group_calls(dtype)
+    if np.dtype(dtype).char in "fd":
+        yield from _few_calls(dtype)
+
+
+def _group_calls(dtype: Any) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Large ones: small ones are the same but for a serial driver."""
+    for axis, shape in ((1, (4, 8, 64, 64)), (-1, (4, 64, 64, 8))):
+        x = np.linspace(0.0, 1.0, int(np.prod(shape))).reshape(shape).astype(dtype)
+        gamma = np.ones(8, np.float32)
+        for name, groups in (("group", 4), ("instance", 8)):
+            stats = np.zeros((4, groups)), np.ones((4, groups))
+            yield f"{name} norm, axis {axis}", partial(group_norm, x, groups, gamma, gamma, axis=axis)
+            yield f"{name} norm, axis {axis}: backward", partial(group_norm_backward, x, x, groups, *stats, gamma, axis=axis)
+    pixels = np.zeros((4, 64, 64, 3), np.uint8)
+    yield "images", partial(normalize_images, pixels, [0.5] * 3, [0.5] * 3, dtype=dtype)
+
+
+def _few_calls(dtype: Any) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Calls that are compiled as a whole when they come again and again (`ops.few`)."""
+    x, gamma = np.linspace(0.0, 1.0, 4 * 32, dtype=dtype).reshape(4, 32), np.ones(32, np.float32)
+    ones, of_rows = np.ones(32), np.ones(4)
+    calls: dict[str, Callable[[], object]] = {
+        "layer norm": partial(layer_norm, x, gamma, gamma),
+        "RMS norm": partial(rms_norm, x, gamma),
+        "layer norm: backward": partial(layer_norm_backward, x, x, of_rows, of_rows, gamma),
+        "RMS norm: backward": partial(rms_norm_backward, x, x, of_rows, gamma),
+        "training": partial(batch_norm_train, x, gamma, gamma),
+        "inference": partial(batch_norm, x, gamma, gamma, gamma, gamma),
+        "backward": partial(batch_norm_backward, x, x, ones, ones, gamma),
+    }
+    for name, call in calls.items():
+        yield f"few elements: {name}", partial(_repeat, call)
+
+
+def _repeat(call: Callable[[], object]) -> None:
+    for _ in range(few.PATIENCE + 2):
+        call()
 
 
 def warmup(dtypes: Iterable[Any] = (np.float32,), *, progress: bool = True) -> int:
@@ -76,14 +117,28 @@ def warmup(dtypes: Iterable[Any] = (np.float32,), *, progress: bool = True) -> i
     >>> import fastnorm as fn
     >>> fn.warmup(["float32", "float16"])  # doctest: +SKIP
     """
-    kinds = [np.dtype(dtype) for dtype in dtypes]
-    for kind in kinds:
-        if not is_float(kind):
-            raise TypeError(f"dtypes holds {kind}; pass float16, bfloat16, float32 or float64")
+    kinds = [_float_dtype(dtype) for dtype in dtypes]
     calls = [(f"{kind} {name}", call) for kind in kinds for name, call in _calls(kind)]
     for _, call in _tracked(calls, progress):
         call()
     return len(calls)
+
+
+def _float_dtype(value: Any) -> np.dtype[Any]:
+    dtype: np.dtype[Any] | None
+    try:
+        if value == "bfloat16":  # NumPy knows it by its name once ml_dtypes is imported
+            import ml_dtypes
+
+            value = ml_dtypes.bfloat16
+        dtype = np.dtype(value)
+    except ImportError:
+        raise TypeError("dtypes holds bfloat16, which is a dtype of ml_dtypes; pip install ml_dtypes") from None
+    except TypeError:
+        dtype = None
+    if dtype is None or not is_float(dtype):
+        raise TypeError(f"dtypes holds {value!r}; pass float16, bfloat16, float32 or float64")
+    return dtype
 
 
 def _tracked(calls: list[Any], progress: bool) -> Iterable[Any]:
