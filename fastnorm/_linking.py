@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 
 from llvmlite import binding
 from numba import _dynfunc
-from numba.core import codegen, compiler
+from numba.core import codegen, compiler, lowering, types
 from numba.core.compiler_machinery import register_pass
 from numba.core.typed_passes import NativeLowering
+from numba.core.types.containers import BaseTuple
 
 
 class Needed(NamedTuple):
@@ -83,6 +84,30 @@ class _SeparateLibrary(codegen.JITCodeLibrary):
         return self._shared_module
 
 
+class _BorrowingLower(lowering.Lower):
+    """Arrays that come in are lent by the caller: no reference to them is counted.
+
+    Counters are changed by locked instructions, which wait until all stores before them are done. Ten of them per row,
+    left by the inlined loops, took 60 % of the time of RMS norm of rows of 256.
+    """
+
+    def extract_function_arguments(self) -> Any:
+        super().extract_function_arguments()
+        self.fnargs: list[Any] = [self._lent(kind, value) for kind, value in zip(self.fndesc.argtypes, self.fnargs, strict=True)]
+        return self.fnargs
+
+    def _lent(self, kind: Any, value: Any) -> Any:
+        if isinstance(kind, types.Array):
+            array = self.context.make_array(kind)(self.context, self.builder, value)
+            array.meminfo = array.meminfo.type(None)
+            return array._getvalue()
+        if isinstance(kind, BaseTuple):
+            for k, member in enumerate(kind.types):
+                lent = self._lent(member, self.builder.extract_value(value, k))
+                value = self.builder.insert_value(value, lent, k)
+        return value
+
+
 class _Lowering(NativeLowering):
     """Lower into a library of another class, without the ways in for Python and C."""
 
@@ -117,6 +142,7 @@ class _InlinedLowering(_Lowering):
 class _SeparateLowering(_Lowering):
     _name = "fastnorm_separate_lowering"
     library_class = _SeparateLibrary
+    lowering_class = _BorrowingLower
 
     def run_pass(self, state: Any) -> bool:
         self.prepare(state)

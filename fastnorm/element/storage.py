@@ -239,16 +239,26 @@ def before_line(typing_context: Any, storage: Any, start: Any) -> Any:
     return types.intp(storage, types.intp), generate
 
 
+def _fetcher(storage: Any, to_write: bool) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if not is_tagged(storage, Strided):
+            line = builder.gep(_array(context, builder, storage, arguments[0]).data, [arguments[1]])
+            bits.prefetch(builder, line, to_write)
+        return context.get_dummy_value()
+
+    return generate
+
+
 @intrinsic(prefer_literal=False)
 def fetch(typing_context: Any, storage: Any, index: Any) -> Any:
     """Ask for the cache line of element `index`, which need not exist; of strided storage nothing."""
+    return types.void(storage, types.intp), _fetcher(storage, to_write=False)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        if not is_tagged(storage, Strided):
-            bits.prefetch(builder, builder.gep(_array(context, builder, storage, arguments[0]).data, [arguments[1]]))
-        return context.get_dummy_value()
 
-    return types.void(storage, types.intp), generate
+@intrinsic(prefer_literal=False)
+def fetch_to_write(typing_context: Any, storage: Any, index: Any) -> Any:
+    """As `fetch`, as the only owner: a store then finds it in L1."""
+    return types.void(storage, types.intp), _fetcher(storage, to_write=True)
 
 
 @intrinsic(prefer_literal=False)

@@ -64,12 +64,15 @@ def sums_about(run, n, shift):
 
 @loop
 def squares_of_run(run, n):
-    """Squares in the compute dtype (float32: up to 1e19), their sum in float64."""
-    total = 0.0
-    for i in range(n):
-        value = load(run, i)
-        total += value * value
-    return total
+    """In the compute dtype (float32: up to abs(x) of 5e17), blocks of them in float64. All in float64 took 1.1 times as long."""
+    total64 = 0.0
+    for begin in range(0, n, BLOCK):
+        total = zero_of(run)
+        for i in range(begin, min(begin + BLOCK, n)):
+            value = load(run, i)
+            total += value * value
+        total64 += float(total)
+    return total64
 
 
 @loop
