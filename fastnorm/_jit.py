@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from fastnorm.runtime import folder, threading_layer
+from fastnorm.runtime.interrupts import deferred
 
 threading_layer.prepare()  # before Numba reads its settings
 
 import numba  # noqa: E402
-from numba.core import caching  # noqa: E402
-from numba.core.dispatcher import Dispatcher as _Dispatcher  # noqa: E402
+from numba.core import caching, compiler  # noqa: E402
+from numba.core.compiler_lock import global_compiler_lock  # noqa: E402
+from numba.core.registry import CPUDispatcher  # noqa: E402
 from numba.extending import overload  # noqa: E402
 
 from fastnorm import _linking  # noqa: E402
@@ -71,6 +73,8 @@ class _OneFilePerSignature:
             temporary.write_bytes(hashlib.sha256(payload).digest() + payload)
             os.replace(temporary, path)
         except OSError:  # full disk, folder removed or made read-only: run uncached
+            pass
+        finally:  # also of an interrupt
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
@@ -86,6 +90,11 @@ class _Locator(caching._CacheLocator):
 
     def get_cache_path(self) -> str:
         return self._path
+
+    def ensure_cache_path(self) -> None:
+        # Numba makes a file on trial before every save, and where that fails the user's call would.
+        with contextlib.suppress(OSError):
+            os.makedirs(self._path, mode=0o700, exist_ok=True)
 
     def get_source_stamp(self) -> str:
         return folder.build_digest()
@@ -131,9 +140,26 @@ class _Cache(caching.FunctionCache):
         return result
 
 
+class _Dispatcher(CPUDispatcher):
+    """Compiles under NUMBA_DISABLE_JIT, too: it is meant for functions of users, and Python cannot run the intrinsics of these."""
+
+    def compile(self, sig: Any) -> Any:
+        with deferred(), global_compiler_lock:
+            stated, numba.config.DISABLE_JIT = numba.config.DISABLE_JIT, 0
+            try:
+                return super().compile(sig)
+            finally:
+                numba.config.DISABLE_JIT = stated
+
+
+def _njit(pipeline_class: Any = compiler.Compiler, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    options = {"nopython": True, **_COMMON, **options}
+    return lambda function: _Dispatcher(py_func=function, targetoptions=options, pipeline_class=pipeline_class)
+
+
 def element(function: Callable[..., Any]) -> Any:
     """A formula: inlined into its caller, no reassociation."""
-    return numba.njit(forceinline=True, fastmath=EXACT, pipeline_class=_linking.Inlined, **_COMMON)(function)
+    return _njit(forceinline=True, fastmath=EXACT, pipeline_class=_linking.Inlined)(function)
 
 
 def rounded(function: Callable[..., Any]) -> Any:
@@ -143,13 +169,13 @@ def rounded(function: Callable[..., Any]) -> Any:
 
 def loop(function: Callable[..., Any]) -> Any:
     """A loop over runs: inlined into the chunk body, free to use vector lanes."""
-    return numba.njit(forceinline=True, fastmath=REASSOCIATE, pipeline_class=_linking.Inlined, **_COMMON)(function)
+    return _njit(forceinline=True, fastmath=REASSOCIATE, pipeline_class=_linking.Inlined)(function)
 
 
 def chunk_body(function: Callable[..., Any]) -> Any:
     """The work of one chunk, called by a serial and by a parallel driver: machine code of its own."""
     # A callee inherits its caller's "forceinline" unless it says otherwise.
-    return _cached(numba.njit(forceinline=False, fastmath=REASSOCIATE, pipeline_class=_linking.Separate, **_COMMON)(function))
+    return _cached(_njit(forceinline=False, fastmath=REASSOCIATE, pipeline_class=_linking.Separate)(function))
 
 
 def variant(generic: Callable[..., Any]) -> Any:
@@ -161,17 +187,15 @@ def variant(generic: Callable[..., Any]) -> Any:
 
 def driver(function: Callable[..., Any]) -> Any:
     """Called from Python, one thread."""
-    return _cached(numba.njit(fastmath=REASSOCIATE, **_COMMON)(function))
+    return _cached(_njit(fastmath=REASSOCIATE)(function))
 
 
 def parallel_driver(function: Callable[..., Any]) -> Any:
     """Called from Python; its ``prange`` runs on all threads."""
-    return _cached(numba.njit(parallel=True, fastmath=REASSOCIATE, **_COMMON)(function))
+    return _cached(_njit(parallel=True, fastmath=REASSOCIATE)(function))
 
 
 def _cached(dispatcher: Any) -> Any:
-    if isinstance(dispatcher, _Dispatcher):  # plain functions under NUMBA_DISABLE_JIT
-        jitted: Any = dispatcher
-        is_body = jitted._compiler.pipeline_class is _linking.Separate
-        jitted._cache = _Cache(jitted.py_func, is_body)
+    is_body = dispatcher._compiler.pipeline_class is _linking.Separate
+    dispatcher._cache = _Cache(dispatcher.py_func, is_body)
     return dispatcher

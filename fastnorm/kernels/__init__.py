@@ -8,8 +8,11 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from fastnorm.runtime.interrupts import deferred
+
 
 def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(name)
-    return importlib.import_module(f"{__name__}.{name}")
+    with deferred():
+        return importlib.import_module(f"{__name__}.{name}")

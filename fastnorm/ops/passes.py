@@ -38,10 +38,9 @@ class Launch:
             return
         run(self._serial, self._parallel, self._worthwhile, *arguments)
         self._calls += 1
-        overloads = getattr(self._serial, "overloads", None)  # a plain function under NUMBA_DISABLE_JIT has none
-        if self._calls == 2 and not self._worthwhile and overloads:
+        if self._calls == 2 and not self._worthwhile:
             # Numba finds the types of the arguments anew in every call, and takes 3 us for it.
-            self._entry = overloads[tuple(self._serial.typeof_pyval(a) for a in arguments)].entry_point
+            self._entry = self._serial.overloads[tuple(self._serial.typeof_pyval(a) for a in arguments)].entry_point
 
 
 def storages(problem: Problem) -> Storages:

@@ -115,8 +115,7 @@ def _make_reader(char: str) -> tuple[Callable[..., Any], Array]:
     table[PROBLEM, INNER], table[PROBLEM, TILE], table[SRC, STEP_INNER] = _LONGEST_RUN, TILE_BYTES // sample.itemsize, 1
     driver = kernels.small.moments_of_few
     driver(sample, table)
-    overloads = getattr(driver, "overloads", None)  # a plain function under NUMBA_DISABLE_JIT has none
-    entry = overloads[(driver.typeof_pyval(sample), driver.typeof_pyval(table))].entry_point if overloads else driver
+    entry = driver.overloads[(driver.typeof_pyval(sample), driver.typeof_pyval(table))].entry_point
     _readers[char] = entry, table
     return entry, table
 

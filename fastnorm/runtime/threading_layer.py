@@ -15,6 +15,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from fastnorm.runtime.interrupts import deferred
+
 _PREFERRED = "tbb"
 _FALLBACK = "workqueue"
 _reason = "Numba is not imported yet"
@@ -48,9 +50,10 @@ def _preload_tbb() -> bool:
 def prepare() -> None:
     """Load TBB if it is installed and name the layer to Numba, unless the user has named one."""
     global _reason
-    preloaded = _preload_tbb()
-    import numba
-    from numba.np.ufunc import parallel
+    with deferred():
+        preloaded = _preload_tbb()
+        import numba
+        from numba.np.ufunc import parallel
 
     if os.environ.get("NUMBA_THREADING_LAYER"):
         _reason = "chosen by NUMBA_THREADING_LAYER"

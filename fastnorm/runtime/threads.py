@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fastnorm.runtime import threading_layer
+from fastnorm.runtime import forks, threading_layer
+from fastnorm.runtime.interrupts import deferred
 
 
 def _limit() -> int:
@@ -106,7 +107,7 @@ def run(serial: Callable[..., Any], parallel: Callable[..., Any], worthwhile: bo
         serial(*arguments)
         return
     layer = threading_layer.current()
-    if layer == "omp" and _forked:  # GNU OpenMP kills a child that launches a region
+    if (layer == "omp" and _forked) or (layer == "tbb" and forks.workers_lost()):  # GNU OpenMP kills a child that launches a region
         serial(*arguments)
     elif layer == "workqueue":  # aborts the process on concurrent calls
         lock = _one_at_a_time
@@ -131,15 +132,16 @@ def _run_parallel(parallel: Callable[..., Any], arguments: tuple[Any, ...]) -> N
 
     if not _started:
         _started = True
-        with _all_cores():
+        with deferred(), _all_cores():
             _run_parallel(parallel, arguments)
         return
+    forks.note_user()
     before = numba.get_num_threads()
     if before == _number:
         parallel(*arguments)
         return
-    numba.set_num_threads(_number)
     try:
+        numba.set_num_threads(_number)
         parallel(*arguments)
     finally:
         numba.set_num_threads(before)
