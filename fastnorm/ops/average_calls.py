@@ -15,6 +15,7 @@ from fastnorm.plan.intake import as_array, check_out, is_float, normalize_axes, 
 
 Array = NDArray[Any]
 NO_VALUE: Any = np._NoValue
+_EXACT = 1 << 53  # integers beyond are not all float64
 
 
 class Arguments(NamedTuple):
@@ -71,6 +72,8 @@ def _check(a: Array, given: Arguments, omit: bool) -> _Call | None:
     kept = tuple(n for k, n in enumerate(a.shape) if k not in axes)
     shape = full if keepdims else kept
     about, mask, out = None, None, given.out
+    if out is not None and not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a numpy array, got {type(out).__name__}")
     dtype = result_dtype(a.dtype)
     try:
         if given.mean is not NO_VALUE and given.mean is not None:
@@ -86,11 +89,25 @@ def _check(a: Array, given: Arguments, omit: bool) -> _Call | None:
         return None
     if given.dtype is not None:
         dtype = np.dtype(given.dtype)
-    if not (is_float(dtype) and dtype.isnative) or (out is not None and not (isinstance(out, np.ndarray) and is_float(out.dtype))):
+    if not (is_float(dtype) and dtype.isnative) or (out is not None and not is_float(out.dtype)):
         return None
     if out is not None:
         dtype = check_out("out", out, shape).dtype
     return _Call(a, axes, kept, shape, dtype, out, mask, about, omit and a.dtype.kind not in "biu")
+
+
+def _by_numpy(function: Any, a: Array, options: dict[str, Any]) -> Any:
+    """NumPy's answer. Where it refuses, `out` is as it was, and the error one of ours."""
+    out = options["out"]
+    before: Any = None if out is None else out.copy()
+    try:
+        return function(a, **options)
+    except Exception as error:
+        if out is not None and out.flags.writeable:
+            np.copyto(out, before)
+        if isinstance(error, OverflowError | AttributeError):
+            raise ValueError(f"NumPy refuses these arguments of {function.__name__}: {error}") from None
+        raise
 
 
 def mean_of(a: Any, given: Arguments, omit: bool = False) -> Any:
@@ -99,7 +116,7 @@ def mean_of(a: Any, given: Arguments, omit: bool = False) -> Any:
     if call is None:
         options = given._asdict()
         del options["mean"]
-        return (np.nanmean if omit else np.mean)(a, **options)
+        return _by_numpy(np.nanmean if omit else np.mean, a, options)
     found = call.moments()
     if np.any(found.count == 0):
         texts = ["Mean of empty slice"]
@@ -117,7 +134,7 @@ def var_of(a: Any, given: Arguments, ddof: Any, correction: Any = NO_VALUE, omit
     call = _check(a, given, omit)
     if call is None:
         function = (np.nanstd if root else np.nanvar) if omit else (np.std if root else np.var)
-        return function(a, ddof=ddof, **given._asdict())
+        return _by_numpy(function, a, {"ddof": ddof, **given._asdict()})
     found = call.moments()
     var = found.var if call.about is None else _about(call, found, call.about)
     for text in _too_few(call, found, var, ddof):
@@ -137,9 +154,10 @@ def degrees(ddof: Any, correction: Any = NO_VALUE) -> Any:
         if ddof != 0:
             raise ValueError(f"ddof and correction can't be provided simultaneously: got {ddof!r} and {correction!r}; pass one of them")
         ddof = correction
-    if type(ddof) is not int:
-        number("ddof", ddof, -np.inf, np.inf, "a number, such as 1")
-    return ddof
+    if type(ddof) is int and -_EXACT < ddof < _EXACT:
+        return ddof
+    checked = number("ddof", ddof, -np.inf, np.inf, "a number, such as 1")
+    return checked if type(ddof) is int else ddof
 
 
 def _about(call: _Call, found: Reduced, centre: Array) -> Array:

@@ -85,7 +85,7 @@ class RunningPair(NamedTuple):
 def _running_vector(name: str, value: Any, channels: int, axis: int) -> Array | None:
     if value is None:
         return None
-    if not isinstance(value, np.ndarray):
+    if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} must be a numpy array, because it is updated in place; got {type(value).__name__}")
     if not is_float(value.dtype):
         raise TypeError(f"{name} has dtype {value.dtype}; pass an array of float32 or float64")

@@ -215,8 +215,9 @@ def group_norm(
     >>> fn.group_norm(np.array([[1.0, 3.0, 10.0, 30.0]]), 2, eps=0.0)
     array([[-1.,  1., -1.,  1.]])
     """
+    all_of_it = bool(return_stats)  # what is neither true nor false says so before anything is written
     result = _forward(x, num_groups, gamma, beta, axis, eps, activation, out)
-    return result if return_stats else result.y
+    return result if all_of_it else result.y
 
 
 def group_norm_backward(
@@ -315,8 +316,9 @@ def instance_norm(
     array([[[-1.,  1.],
             [-1.,  1.]]])
     """
+    all_of_it = bool(return_stats)
     result = _forward(x, EVERY_CHANNEL, gamma, beta, axis, eps, activation, out)
-    return result if return_stats else result.y
+    return result if all_of_it else result.y
 
 
 def instance_norm_backward(

@@ -139,8 +139,9 @@ def add_layer_norm(
     >>> fn.add_layer_norm(np.array([[1.0, 2.0]]), np.array([[0.0, 1.0]]), eps=0.0)
     Sum(y=array([[-1.,  1.]]), h=array([[1., 3.]]))
     """
+    all_of_it = bool(return_stats)  # what is neither true nor false says so before anything is written
     y, h, mean, rstd = of_sum(x, residual, gamma, beta, axis, eps, out, 0)
-    return LayerNormOfSum(y, h, mean, rstd) if return_stats else Sum(y, h)
+    return LayerNormOfSum(y, h, mean, rstd) if all_of_it else Sum(y, h)
 
 
 def layer_norm_backward(

@@ -121,8 +121,9 @@ def add_rms_norm(
     >>> fn.add_rms_norm(np.array([[1.0, 4.0]]), np.array([[0.0, 3.0]]), eps=0.0).y
     array([[0.2, 1.4]])
     """
+    all_of_it = bool(return_stats)  # what is neither true nor false says so before anything is written
     y, h, _, rstd = of_sum(x, residual, gamma, None, axis, eps, out, None)
-    return RMSNormOfSum(y, h, rstd) if return_stats else Sum(y, h)
+    return RMSNormOfSum(y, h, rstd) if all_of_it else Sum(y, h)
 
 
 def rms_norm_backward(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastnorm.ops.average_calls import degrees
 from fastnorm.ops.pooling import Pool, pooled
 from fastnorm.plan.intake import as_array, check_nan_policy, is_stream, normalize_axes
 from fastnorm.plan.memory import pieces
@@ -86,6 +87,7 @@ def mean_var(
     MeanVar(mean=np.float64(1.75), var=np.float64(0.1875))
     """
     check_nan_policy(nan_policy)
+    ddof = degrees(ddof)
     if is_stream(a):
         pool, ndim = _of_stream(a, axis, nan_policy, weights, progress)
     else:

@@ -63,7 +63,7 @@ def zscore(a: ArrayLike, axis: Any = 0, ddof: Any = 0, nan_policy: str = "propag
            [ 1.,  1.]])
     """
     check_nan_policy(nan_policy)
-    degrees(ddof)
+    ddof = degrees(ddof)
     a = as_array("a", a)
     axes = normalize_axes(axis, a.ndim)
     dtype = result_dtype(a.dtype)

@@ -101,9 +101,11 @@ def wrong_length(name: str, shape: tuple[int, ...], length: int, axis: int) -> s
 def number(name: str, value: Any, low: float, high: float, rule: str) -> float:
     """A finite number of a range. Raises TypeError, ValueError."""
     try:
-        if isinstance(value, str | bytes):
+        if isinstance(value, str | bytes | np.ma.MaskedArray) or np.ndim(value) or np.iscomplexobj(value):
             raise TypeError
         result = float(value)
+    except OverflowError:  # an integer beyond all floats
+        result = np.inf if value > 0 else -np.inf
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number, got {value!r}") from None
     if not low <= result <= high:  # false for NaN
@@ -127,7 +129,7 @@ def operand(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[Any]:
 
 def check_out(name: str, out: Any, shape: tuple[int, ...]) -> NDArray[Any]:
     """An array that results can be written to. Raises TypeError, ValueError."""
-    if not isinstance(out, np.ndarray):
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):  # a mask would hide results
         raise TypeError(f"{name} must be a numpy array, got {type(out).__name__}")
     if not is_float(out.dtype):
         raise TypeError(f"{name} has dtype {out.dtype}; pass an array of float16, bfloat16, float32 or float64")

@@ -61,6 +61,14 @@ def _checks(X: Any, formats: tuple[str, ...]) -> dict[str, Any]:
     return {"accept_sparse": formats or False, "dtype": dtypes, "ensure_all_finite": False}
 
 
+@contextmanager
+def _representable(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OverflowError:
+        raise ValueError(f"{name} has an integer that is too large for float64; pass smaller numbers") from None
+
+
 def table_of(estimator: Any, X: Any, formats: tuple[str, ...], reset: bool) -> Any:
     """X as a plain array or a sparse matrix; the features of the estimator are set, if `reset`, or compared.
 
@@ -74,7 +82,8 @@ def table_of(estimator: Any, X: Any, formats: tuple[str, ...], reset: bool) -> A
         else:
             check_n_features(estimator, X)
         return _read_in_place(X)
-    return validate_data(estimator, X, reset=reset, **_checks(X, formats))
+    with _representable("X"):
+        return validate_data(estimator, X, reset=reset, **_checks(X, formats))
 
 
 def check_n_features(estimator: Any, table: Any) -> None:
@@ -96,7 +105,8 @@ def table_for(name: str, X: Any, formats: tuple[str, ...] = (), ensure_2d: bool 
     """The same for a function, or with `ensure_2d` false for one that takes vectors, too."""
     if _is_plain(X, (2,) if ensure_2d else (1, 2)):
         return _read_in_place(X)
-    return check_array(X, estimator=name, input_name="X", ensure_2d=ensure_2d, **_checks(X, formats))
+    with _representable("X"):
+        return check_array(X, estimator=name, input_name="X", ensure_2d=ensure_2d, **_checks(X, formats))
 
 
 def refuse_infinity(table: Any, name: str, allow_nan: bool = True) -> None:
@@ -121,7 +131,10 @@ def weights_of(sample_weight: Any, table: Any) -> Array | None:
         return None
     n = table.shape[0]
     kind = table.dtype if table.dtype.char in "fd" and not is_sparse(table) else np.dtype(np.float64)
-    weights = np.asarray(sample_weight, kind.newbyteorder("="))
+    if np.iscomplexobj(sample_weight):
+        raise TypeError("sample_weight is complex; pass real numbers")
+    with _representable("sample_weight"), np.errstate(over="ignore"):
+        weights = np.asarray(sample_weight, kind.newbyteorder("="))
     weights = np.full(n, weights) if weights.ndim == 0 else np.ascontiguousarray(weights)
     if weights.ndim != 1:
         raise ValueError(f"Sample weights must be 1D array or scalar, got {weights.ndim}D array; pass an array of shape ({n},)")

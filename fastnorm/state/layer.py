@@ -22,16 +22,17 @@ def count_of(name: str, value: Any) -> int:
     """A positive integer. Raises TypeError, ValueError."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an integer, got {value!r}; pass a positive integer")
-    if value.__index__() < 1:
+    number = operator.index(value)
+    if number < 1:
         raise ValueError(f"{name} is {value!r} but must be at least 1; pass a positive integer")
-    return int(value)
+    return number
 
 
 def axis_of(value: Any) -> int:
     """An axis of inputs whose rank is not known yet. Raises TypeError."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"axis must be an integer, got {value!r}; pass the channel axis of x, for example 1")
-    return int(value)
+    return operator.index(value)
 
 
 def check_channels(name: str, x: Array, axis: int, channels: int) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastnorm.ops.average_calls import degrees
 from fastnorm.ops.pooling import Pool, pooled
 from fastnorm.ops.reduction import count_of, extremes
 from fastnorm.ops.statistics import weights_like
@@ -159,7 +160,7 @@ class RunningMoments:
 
     def var(self, ddof: float = 0) -> Any:
         """Variance with ``count - ddof`` in the denominator; NaN where that is not positive."""
-        return np.float64(np.nan) if self._pool is None else self._pool.variance(ddof)[()]
+        return np.float64(np.nan) if self._pool is None else self._pool.variance(degrees(ddof))[()]
 
     def std(self, ddof: float = 0) -> Any:
         """Square root of the variance."""
