@@ -17,6 +17,8 @@ settings.register_profile(
     "ci", max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 settings.register_profile("thorough", settings.get_profile("ci"), max_examples=2000, derandomize=False)
+# Of the fuzz tests, test_fuzz_*.py: 2000 examples in "ci", 100000 in "fuzz".
+settings.register_profile("fuzz", settings.get_profile("ci"), max_examples=3200, derandomize=False, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 PACKAGE_ROOT = Path(fn.__file__).resolve().parent.parent
