@@ -26,7 +26,10 @@ FAMILIES = {
     "scaling": ["scale", "minmax_scale", "maxabs_scale", "normalize", "normalize_images"],
     "layers": ["BatchNorm", "BatchRenorm", "LayerNorm", "RMSNorm", "GroupNorm", "InstanceNorm", "RunningMoments", "set_num_threads"],
     "methods of layers": [name for name in CALLS if "orm, " in name] + ["recompute_statistics", "load_state_dict"],
-    "methods": [name for name in CALLS if "Scaler, " in name] + ["update", "merge", "var of moments", "merge of scalers"],
+    "methods": [
+        *[name for name in CALLS if "Scaler, " in name or "Normalizer" in name],
+        *["update", "merge", "var of moments", "merge of scalers"],
+    ],
 }  # fmt: skip
 
 

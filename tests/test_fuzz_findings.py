@@ -87,3 +87,21 @@ def test_weights_of_samples_that_are_no_real_float32() -> None:
         StandardScaler().fit(X[0], sample_weight=np.ones(3, complex))
     with pytest.raises(ValueError, match="sample_weight"):
         StandardScaler().fit(X[0], sample_weight=1e308)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int64])
+def test_gradients_wider_than_the_input(dtype: Any) -> None:
+    """Twice: the second call is a remembered one."""
+    dy, gamma, statistics = np.round(4 * X).astype(dtype), np.ones(4, np.float32), {"mean": X.mean(-1), "rstd": np.ones((2, 3))}
+    calls = (
+        lambda dy: fn.layer_norm_backward(dy, X, gamma=gamma, **statistics),
+        lambda dy: fn.rms_norm_backward(dy, X, statistics["rstd"], gamma),
+        lambda dy: fn.group_norm_backward(dy, X, 3, **statistics),
+        lambda dy: fn.batch_norm_backward(dy, X, np.ones(3), np.ones(3)),
+    )
+    for call in calls:
+        expected = call(dy.astype(np.float32))
+        for _ in range(3):
+            for found, wanted in zip(call(dy), expected, strict=True):
+                assert found.dtype == wanted.dtype
+                np.testing.assert_array_equal(found, wanted)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastnorm.ops import passes
 from fastnorm.ops.batch import channel_layout, channels_of
 from fastnorm.ops.calls import memorable, recall, remember, signature
-from fastnorm.ops.door import Output, activation_tag, apart, check_activation, gradient_dtype, output
+from fastnorm.ops.door import Output, activation_tag, apart, check_activation, gradient_dtype, gradient_of, output
 from fastnorm.ops.few import again, find, offer
 from fastnorm.ops.repeat import backpropagator
 from fastnorm.plan.intake import as_array, operand, vector
@@ -112,7 +112,7 @@ def batch_norm_backward(
         return BatchNormGradients(*known(*arrays, out))
     x = as_array("x", x)
     axis, channels = channels_of(x, axis)
-    grad = operand("dy", dy, x.shape)
+    grad = gradient_of(dy, x)
     centre, spread = vector("mean", mean, channels, axis), vector("rstd", rstd, channels, axis)
     if centre is None or spread is None:
         raise TypeError("mean and rstd must be arrays; pass those that batch_norm_train returned")
@@ -131,7 +131,7 @@ def batch_norm_backward(
         read = extra if activation is not None else None
         operands = (x, target.computed, read, grad, None if extra_target is None else extra_target.computed)
         problem = arrange(channel_layout(x.ndim, axis, True), operands, get_num_threads())
-        if memorable(key, out, *arrays):
+        if grad is dy and memorable(key, out, *arrays):
             tag, of_parameters = activation_tag(activation), ((channels,), param_dtype)
             repeated = backpropagator(problem, tag, bool(training), (x, target.computed, grad), mean, rstd, gamma, beta, *of_parameters)
             remember(key, repeated, out, *arrays)

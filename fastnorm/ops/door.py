@@ -8,7 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnorm import kernels
-from fastnorm.plan.intake import check_out, is_float, needs_detour, number, result_dtype, writes_twice, wrong_length
+from fastnorm.plan.intake import (
+    check_out,
+    computes_single,
+    is_float,
+    needs_detour,
+    number,
+    operand,
+    result_dtype,
+    writes_twice,
+    wrong_length,
+)
 from fastnorm.runtime import recycling
 
 Array = NDArray[Any]
@@ -55,6 +65,15 @@ def apart(parameter: Any, *outputs: Output) -> Any:
     if parameter is not None and any(np.may_share_memory(parameter, o.computed) for o in outputs):
         return np.array(parameter)
     return parameter
+
+
+def gradient_of(dy: Any, x: Array) -> Array:
+    """dy as an operand beside x. Sums are float32 or float64 as x has it: a wider dy is rounded once, in a copy."""
+    grad = operand("dy", dy, x.shape)
+    if computes_single(x.dtype) and not computes_single(grad.dtype):
+        with np.errstate(over="ignore"):
+            return grad.astype(np.float32)
+    return grad
 
 
 def gradient_dtype(gamma: Any) -> Any:

@@ -10,11 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastnorm.ops import passes
 from fastnorm.ops.calls import memorable, recall, remember, signature
-from fastnorm.ops.door import activation_tag, apart, check_activation, gradient_dtype, output
+from fastnorm.ops.door import activation_tag, apart, check_activation, gradient_dtype, gradient_of, output
 from fastnorm.ops.repeat import backpropagator, normalizer
 from fastnorm.ops.rows import statistic
 from fastnorm.plan.geometry import BATCH, KEPT, REDUCED, VARYING
-from fastnorm.plan.intake import as_array, eps_of, normalize_axis, operand, vector
+from fastnorm.plan.intake import as_array, eps_of, normalize_axis, vector
 from fastnorm.plan.problem import Layout, Problem, arrange
 from fastnorm.runtime.threads import get_num_threads
 
@@ -137,7 +137,7 @@ def _backward(
     x = as_array("x", x)
     groups = _groups_of(x, axis, num_groups)
     shape = (x.shape[0], groups.n if groups.channels else 0)
-    grad = operand("dy", dy, x.shape)
+    grad = gradient_of(dy, x)
     centre, spread = statistic("mean", mean, shape, source), statistic("rstd", rstd, shape, source)
     scale, shift = vector("gamma", gamma, groups.channels, groups.axis), vector("beta", beta, groups.channels, groups.axis)
     check_activation(activation)
@@ -148,7 +148,7 @@ def _backward(
     if out is not None:
         centre, spread, scale, shift = (apart(p, target) for p in (centre, spread, scale, shift))
     problem = groups.plan(True, x, target.computed, None, grad, None)
-    if memorable(key, out, *arrays):
+    if grad is dy and memorable(key, out, *arrays):
         tag, of_parameters = activation_tag(activation), ((groups.channels,), param_dtype)
         again = backpropagator(problem, tag, True, (x, target.computed, grad), mean, rstd, gamma, beta, *of_parameters)
         remember(key, again, out, *arrays)

@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastnorm.ops import passes
 from fastnorm.ops.batch import channel_layout, channels_of
-from fastnorm.ops.door import RunningPair, apart, gradient_dtype, output, running_pair
-from fastnorm.plan.intake import as_array, eps_of, number, operand, vector
+from fastnorm.ops.door import RunningPair, apart, gradient_dtype, gradient_of, output, running_pair
+from fastnorm.plan.intake import as_array, eps_of, number, vector
 from fastnorm.plan.problem import arrange
 from fastnorm.runtime.threads import get_num_threads
 
@@ -222,7 +222,7 @@ def batch_renorm_backward(
     """
     x = as_array("x", x)
     axis, channels = channels_of(x, axis)
-    grad = operand("dy", dy, x.shape)
+    grad = gradient_of(dy, x)
     saved = [_saved(name, value, channels, axis) for name, value in (("mean", mean), ("rstd", rstd), ("r", r), ("d", d))]
     scale = vector("gamma", gamma, channels, axis)
     target = output("out", out, x, (x, grad))

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastnorm.ops import passes
 from fastnorm.ops.calls import memorable, recall, remember, signature
-from fastnorm.ops.door import Output, apart, gradient_dtype, output
+from fastnorm.ops.door import Output, apart, gradient_dtype, gradient_of, output
 from fastnorm.ops.few import again, find, offer
 from fastnorm.ops.repeat import backpropagator, normalizer
 from fastnorm.ops.rows import Rows, parameter, rows_of, statistic
@@ -153,7 +153,7 @@ def backward(dy: ArrayLike, x: ArrayLike, mean: Any, rstd: Any, gamma: Any, axis
         return found
     x = as_array("x", x)
     rows = rows_of(x, axis)
-    grad = operand("dy", dy, x.shape)
+    grad = gradient_of(dy, x)
     scale = parameter("gamma", gamma, rows.shape)
     spread = statistic("rstd", rstd, rows.kept_shape, source)
     centre = None if source == "rms_norm" else statistic("mean", mean, rows.kept_shape, source)
@@ -164,7 +164,7 @@ def backward(dy: ArrayLike, x: ArrayLike, mean: Any, rstd: Any, gamma: Any, axis
     if out is not None:
         centre, spread, scale = apart(centre, target), apart(spread, target), apart(scale, target)
     problem = rows.plan(rows.backward, x, target.computed, None, grad, None)
-    if memorable(key, out, *arrays) and rows.in_order(problem):
+    if grad is dy and memorable(key, out, *arrays) and rows.in_order(problem):
         operands = (x, target.computed, grad)
         repeated = backpropagator(
             problem, None, True, operands, centre if centre is None else mean, rstd, scale, None, rows.shape, param_dtype

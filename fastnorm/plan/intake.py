@@ -23,6 +23,11 @@ def is_float(dtype: np.dtype[Any]) -> bool:
     return (dtype.kind == "f" and dtype.itemsize in _FLOAT_ITEMS) or is_bfloat16(dtype)
 
 
+def computes_single(dtype: np.dtype[Any]) -> bool:
+    """Whether values of this dtype are computed with in float32."""
+    return is_float(dtype) and dtype.itemsize < 8
+
+
 def as_array(name: str, value: Any) -> NDArray[Any]:
     """A plain array of a dtype that the library computes with.
 
