@@ -286,8 +286,8 @@ assert correct(big[:4], fn.batch_norm_train(big[:4]).y)
 caught = 0
 for k in range(25):
     signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
-    signal.setitimer(signal.ITIMER_REAL, 0.001 + 0.0007 * k)
     try:
+        signal.setitimer(signal.ITIMER_REAL, 0.001 + 0.0007 * k)
         while True:
             fn.batch_norm_train(big)
             fn.batch_norm_train(small)
@@ -316,8 +316,8 @@ def test_interrupts_while_numba_is_imported_and_compiles(run_python: RunPython, 
 signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
 interrupted = 0
 for delay in (0.02, 0.15, 0.3, 0.4, 0.8):
-    signal.setitimer(signal.ITIMER_REAL, delay)
     try:
+        signal.setitimer(signal.ITIMER_REAL, delay)
         fn.mean(small)
         fn.mean(small.astype(np.float64))
         signal.setitimer(signal.ITIMER_REAL, 0.0)
