@@ -85,8 +85,7 @@ def make_schedule(
     per_element, accumulates : of the layout
     read_only : nothing as large as the source is written
     """
-    short = geometry.inner < SHORT_RUN and geometry.outer >= FEW_ROWS
-    interleaved = columns_contiguous and (short or (geometry.inner < 16 and geometry.outer > 1))
+    interleaved = columns_contiguous and has_short_runs(geometry.outer, geometry.inner)
     if per_element and geometry.inner > 1:
         interleaved = False
     parallel = n_threads > 1 and geometry.size >= PARALLEL_ELEMENTS
@@ -116,7 +115,7 @@ def make_schedule(
 
 
 def _planar(geometry: Geometry, compute_bytes: int, n_threads: int, parallel: bool, stream: bool, two_phases: bool) -> Schedule:
-    cuts = max(1, min(MAX_CUTS, geometry.elements // CUT_ELEMENTS))
+    cuts = cuts_of(geometry.elements)
     statistics = geometry.statistics
     balanced = not parallel or statistics >= 4 * n_threads or statistics % n_threads == 0
     tile = TILE_BYTES // compute_bytes
@@ -154,11 +153,7 @@ def _interleaved(
     two_phases: bool,
     read_only: bool,
 ) -> Schedule:
-    widest = ROW_BYTES // compute_bytes
-    columns = geometry.columns
-    if columns * compute_bytes > (WHOLE_READ_BYTES if read_only else WHOLE_ROW_BYTES):  # tiles of equal width that do not cut a statistic
-        tiles = -(-columns // max(geometry.inner, widest // geometry.inner * geometry.inner))
-        columns = -(-geometry.channel // tiles) * geometry.inner
+    columns = columns_of_tile(geometry.channel, geometry.inner, compute_bytes, WHOLE_READ_BYTES if read_only else WHOLE_ROW_BYTES)
     tiles = -(-geometry.columns // columns)
     small = geometry.size < PARALLEL_ELEMENTS
     tile_bytes = geometry.outer * columns * compute_bytes
@@ -166,12 +161,34 @@ def _interleaved(
     cuts = 1 if fused else max(1, min(MAX_CUTS, geometry.size // 131072 // (geometry.batch * tiles), geometry.outer // 512))
     fold = 1
     if foldable and tiles == 1:
-        fold = _fold(columns, geometry.outer // cuts, FOLD_BYTES // compute_bytes)
+        fold = fold_of(columns, geometry.outer // cuts, FOLD_BYTES // compute_bytes)
     chunks = _chunks(geometry.batch * tiles * cuts, n_threads, parallel)
     return Schedule(False, False, fused, parallel, stream, cuts, chunks, columns, fold, WRITTEN_ROW_BYTES // compute_bytes)
 
 
-def _fold(columns: int, rows: int, widest: int) -> int:
+# Plain functions of integers, which `interop` compiles, too.
+
+
+def has_short_runs(outer: int, inner: int) -> bool:
+    """Whether rows are read, vectorized over their columns, instead of runs."""
+    return (inner < SHORT_RUN and outer >= FEW_ROWS) or (inner < 16 and outer > 1)
+
+
+def cuts_of(elements: int) -> int:
+    """Pieces in which the elements of one statistic are summed."""
+    return max(1, min(MAX_CUTS, elements // CUT_ELEMENTS))
+
+
+def columns_of_tile(channel: int, inner: int, compute_bytes: int, whole_bytes: int) -> int:
+    """Columns of a row that is cut, beyond whole_bytes, into tiles of equal width that do not cut a statistic."""
+    columns = channel * inner
+    if columns * compute_bytes > whole_bytes:
+        tiles = -(-columns // max(inner, ROW_BYTES // compute_bytes // inner * inner))
+        columns = -(-channel // tiles) * inner
+    return columns
+
+
+def fold_of(columns: int, rows: int, widest: int) -> int:
     """Rows read as one: a power of two, so that folded rows of whole vectors stay aligned.
 
     Every fold costs a merge of `columns` in the end: enough rows have to be left to be worth it, fewer

@@ -53,7 +53,8 @@ def build_digest() -> str:
     digest = hashlib.sha256(" ".join(metadata.version(name) for name in ("numba", "llvmlite", "numpy")).encode())
     compiled = ("element/*.py", "kernels/*.py", "interop/jit*.py", "interop/capi*.py")
     rooms = [file for pattern in compiled for file in sorted(package.glob(pattern))]
-    for file in (*rooms, package / "plan" / "table.py", package / "_jit.py", package / "_linking.py"):
+    plan = [package / "plan" / name for name in ("schedule.py", "table.py")]
+    for file in (*rooms, *plan, package / "_jit.py", package / "_linking.py"):
         digest.update(file.name.encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
