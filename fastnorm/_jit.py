@@ -1,19 +1,23 @@
 """The only file that decides Numba options, fastmath sets and the cache folder.
 
-Three decorators:
+Decorators:
 
 - ``element``: one element or one statistic in, one out; exact arithmetic, always inlined. ``rounded``: without fused products.
 - ``loop``   : a loop over one run, inlined into the chunk body that calls it; may be reassociated.
 - ``driver`` / ``parallel_driver``: what Python calls; cached on disk.
+
+And for other callers than Python: ``exported``, ``exported_element`` (users' compiled functions), ``c_function``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dis
 import hashlib
 import os
 import pickle
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +27,7 @@ from fastnorm.runtime.interrupts import deferred
 threading_layer.prepare()  # before Numba reads its settings
 
 import numba  # noqa: E402
-from numba.core import caching, compiler  # noqa: E402
+from numba.core import caching, ccallback, compiler, sigutils  # noqa: E402
 from numba.core.compiler_lock import global_compiler_lock  # noqa: E402
 from numba.core.registry import CPUDispatcher  # noqa: E402
 from numba.extending import overload  # noqa: E402
@@ -140,16 +144,21 @@ class _Cache(caching.FunctionCache):
         return result
 
 
-class _Dispatcher(CPUDispatcher):
-    """Compiles under NUMBA_DISABLE_JIT, too: it is meant for functions of users, and Python cannot run the intrinsics of these."""
+@contextlib.contextmanager
+def _compilation() -> Iterator[None]:
+    """NUMBA_DISABLE_JIT is for the functions of users: those of this library are made of intrinsics, and cannot run as Python."""
+    with deferred(), global_compiler_lock:
+        stated, numba.config.DISABLE_JIT = numba.config.DISABLE_JIT, 0
+        try:
+            yield
+        finally:
+            numba.config.DISABLE_JIT = stated
 
+
+class _Dispatcher(CPUDispatcher):
     def compile(self, sig: Any) -> Any:
-        with deferred(), global_compiler_lock:
-            stated, numba.config.DISABLE_JIT = numba.config.DISABLE_JIT, 0
-            try:
-                return super().compile(sig)
-            finally:
-                numba.config.DISABLE_JIT = stated
+        with _compilation():
+            return super().compile(sig)
 
 
 def _njit(pipeline_class: Any = compiler.Compiler, **options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -164,7 +173,7 @@ def element(function: Callable[..., Any]) -> Any:
 
 def rounded(function: Callable[..., Any]) -> Any:
     """A formula whose every operation is rounded by itself, no product fused with a sum: the bits of NumPy."""
-    return numba.njit(forceinline=True, fastmath=False, pipeline_class=_linking.Inlined, **_COMMON)(function)
+    return _njit(forceinline=True, fastmath=False, pipeline_class=_linking.Inlined)(function)
 
 
 def loop(function: Callable[..., Any]) -> Any:
@@ -193,6 +202,50 @@ def driver(function: Callable[..., Any]) -> Any:
 def parallel_driver(function: Callable[..., Any]) -> Any:
     """Called from Python; its ``prange`` runs on all threads."""
     return _cached(_njit(parallel=True, fastmath=REASSOCIATE)(function))
+
+
+def exported(function: Callable[..., Any]) -> Any:
+    """A loop that users call from compiled functions of their own: it becomes part of them, and of their cache, with our options."""
+    return _cached(_njit(forceinline=False, fastmath=REASSOCIATE)(_self_contained(function, {})))
+
+
+def exported_element(function: Callable[..., Any]) -> Any:
+    """A formula that users call from compiled functions of their own, inlined into their loops."""
+    return _cached(_njit(forceinline=True, fastmath=EXACT)(function))
+
+
+def c_function(function: Callable[..., Any], signature: Any) -> Any:
+    """Compile what C calls. Has an ``address`` and a ``ctypes`` function."""
+    with _compilation():
+        compiled: Any = ccallback.CFunc(function, sigutils.normalize_signature(signature), {}, {"fastmath": REASSOCIATE, **_COMMON})
+        compiled._cache = _Cache(function, False)
+        compiled.compile()
+    return compiled
+
+
+def _self_contained(function: Any, copies: dict[Any, Any]) -> Any:
+    """A copy of a function whose chunk bodies, and theirs, are linked into it like loops; itself, if it calls none.
+
+    A chunk body is called by its symbol. Loaded from the cache of a user's function in another process, that symbol would
+    be unknown, and LLVM ends the process.
+    """
+    names = {step.argval for step in dis.get_instructions(function) if step.opname == "LOAD_GLOBAL"}
+    calls = {name: function.__globals__.get(name) for name in names}
+    for callee in (c for c in calls.values() if isinstance(c, _Dispatcher) and c not in copies):
+        jitted: Any = callee
+        inner = _self_contained(jitted.py_func, copies)
+        if inner is jitted.py_func and jitted._compiler.pipeline_class is not _linking.Separate:
+            copies[callee] = callee
+        else:
+            options = {"forceinline": False, **{k: v for k, v in jitted.targetoptions.items() if k in ("forceinline", "fastmath")}}
+            copies[callee] = _njit(_linking.Inlined, **options)(inner)
+    changed = {name: copies[c] for name, c in calls.items() if isinstance(c, _Dispatcher) and copies[c] is not c}
+    if not changed:
+        return function
+    scope = {**function.__globals__, **changed}
+    copy = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
+    copy.__doc__, copy.__qualname__ = function.__doc__, function.__qualname__
+    return copy
 
 
 def _cached(dispatcher: Any) -> Any:
