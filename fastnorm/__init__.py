@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from fastnorm.runtime.public import announce
 from fastnorm.runtime.recycling import recycle_outputs
 from fastnorm.runtime.threads import get_num_threads, num_threads, set_num_threads
 
 if TYPE_CHECKING:
+    from fastnorm import capi as capi
+    from fastnorm import jit as jit
     from fastnorm import layers as layers
     from fastnorm import preprocessing as preprocessing
     from fastnorm.ops.averages import mean as mean
@@ -73,7 +76,7 @@ _HOME = {
     "show_config": "fastnorm.runtime.config",
     "warmup": "fastnorm.state.warmup",
 }
-_MODULES = ("layers", "preprocessing")
+_MODULES = ("capi", "jit", "layers", "preprocessing")
 
 __all__ = ["get_num_threads", "num_threads", "recycle_outputs", "set_num_threads", *_HOME, *_MODULES]
 
@@ -82,6 +85,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         value = getattr(importlib.import_module(_HOME[name]), name)
         globals()[name] = value
+        announce(name, value)
         return value
     if name in _MODULES:
         return importlib.import_module(f"fastnorm.{name}")

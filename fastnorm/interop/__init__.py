@@ -1,0 +1,1 @@
+"""Guests: the library inside other people's compiled code, frameworks and clusters."""
