@@ -210,6 +210,7 @@ def test_layer_and_rms_norm() -> None:
     assert_within(rms, expected.y, tolerance.output(expected, np.float32), "RMS norm")
     np.testing.assert_array_equal(rms, out)
     assert public_rows(x[:0].copy(), gamma, beta, out[:0].copy())[0].mean.shape == (0, 5)
+    np.testing.assert_array_equal(njit(lambda x, gamma: fn.rms_norm(x, gamma))(x[0, 0], gamma), rms[0, 0])
     for wrong in (gamma[1:].copy(), np.ones(65, np.float32)):
         with pytest.raises(ValueError, match="length of the last axis"):
             public_rows(x, wrong, beta, out)

@@ -127,6 +127,7 @@ _HEAD = """/* fastnorm: normalization on CPUs. Made by fastnorm.capi.header(); t
    needs no interpreter lock, and returns a status. The pointers live as long as the Python process. */
 #ifndef FASTNORM_H
 #define FASTNORM_H
+#include <stddef.h>
 #include <stdint.h>
 
 #ifdef __cplusplus

@@ -67,14 +67,6 @@ def _check_default(function: str, name: str, kind: Any, default: Any) -> None:
 
 
 @register_jitable
-def _product(sizes):
-    product = 1
-    for size in sizes:
-        product *= size
-    return product
-
-
-@register_jitable
 def _non_negative(axis, ndim):
     if axis < -ndim or axis >= ndim:
         raise ValueError("axis does not name a dimension of x")
@@ -130,6 +122,13 @@ def _kept(values, x):
     return values.copy().reshape(x.shape[:-1])
 
 
+@register_jitable
+def _of_one_row(values, x):
+    single = np.empty(())
+    single[()] = values[0]
+    return single
+
+
 def layer_norm(
     x: Any, gamma: Any = None, beta: Any = None, axis: Any = -1, eps: Any = 1e-5, return_stats: Any = False, out: Any = None
 ) -> Any:
@@ -140,8 +139,8 @@ def layer_norm(
     def walk(x, gamma, beta, axis, eps, out):
         _check_last(axis, x.ndim)
         _check_eps(eps)
-        y, n = _output(x, out), x.shape[-1]
-        gain, shift, rows = gain_of(gamma, n), shift_of(beta, n), _product(x.shape[:-1])
+        y, (rows, n, _) = _output(x, out), _around(x.shape, axis)
+        gain, shift = gain_of(gamma, n), shift_of(beta, n)
         stats = np.empty((4, rows))
         rows_of_array(x.reshape(-1), y.reshape(-1), stats, gain, shift, np.intp(0), float(eps), rows, n)
         return y, stats
@@ -150,9 +149,11 @@ def layer_norm(
     if not with_stats:
         return lambda x, gamma=None, beta=None, axis=-1, eps=1e-5, return_stats=False, out=None: each(x, gamma, beta, axis, eps, out)[0]
 
+    kept = _of_one_row if x.ndim == 1 else _kept
+
     def with_statistics(x, gamma=None, beta=None, axis=-1, eps=1e-5, return_stats=False, out=None):
         y, stats = each(x, gamma, beta, axis, eps, out)
-        return LayerNorm(y, _kept(stats[MEAN], x), _kept(stats[RSTD], x))
+        return LayerNorm(y, kept(stats[MEAN], x), kept(stats[RSTD], x))
 
     return with_statistics
 
@@ -165,8 +166,8 @@ def rms_norm(x: Any, gamma: Any = None, axis: Any = -1, eps: Any = 1e-5, return_
     def walk(x, gamma, axis, eps, out):
         _check_last(axis, x.ndim)
         _check_eps(eps)
-        y, n = _output(x, out), x.shape[-1]
-        gain, rows = gain_of(gamma, n), _product(x.shape[:-1])
+        y, (rows, n, _) = _output(x, out), _around(x.shape, axis)
+        gain = gain_of(gamma, n)
         stats = np.empty((4, rows))
         rows_of_array(x.reshape(-1), y.reshape(-1), stats, gain, None, None, float(eps), rows, n)
         return y, stats
@@ -175,9 +176,11 @@ def rms_norm(x: Any, gamma: Any = None, axis: Any = -1, eps: Any = 1e-5, return_
     if not with_stats:
         return lambda x, gamma=None, axis=-1, eps=1e-5, return_stats=False, out=None: each(x, gamma, axis, eps, out)[0]
 
+    kept = _of_one_row if x.ndim == 1 else _kept
+
     def with_statistics(x, gamma=None, axis=-1, eps=1e-5, return_stats=False, out=None):
         y, stats = each(x, gamma, axis, eps, out)
-        return RMSNorm(y, _kept(stats[RSTD], x))
+        return RMSNorm(y, kept(stats[RSTD], x))
 
     return with_statistics
 
