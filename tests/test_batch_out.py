@@ -154,3 +154,10 @@ def test_large_in_place_and_overlapping(problem: Problem) -> None:
         x = buffer[:size].reshape(problem.shape)
         x[...] = cases.sample(problem)
         check_train(x, problem.axis, out=buffer[shift : shift + size].reshape(problem.shape), shared=True)
+
+
+def test_out_without_elements() -> None:
+    """NumPy gives such an array strides of 0, as if its elements shared memory."""
+    x = np.empty((0, 4, 5), np.float32).copy()
+    assert fn.batch_norm_train(x, out=x).y is x
+    assert fn.batch_norm_backward(x, x, np.zeros(4), np.ones(4), out=x).dx is x

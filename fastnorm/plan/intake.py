@@ -173,7 +173,8 @@ def needs_detour(out: NDArray[Any], inputs: Sequence[NDArray[Any] | None]) -> bo
 
 def writes_twice(array: NDArray[Any]) -> bool:
     """Whether two indices name the same memory."""
-    return 0 in array.strides and any(stride == 0 and size > 1 for stride, size in zip(array.strides, array.shape, strict=True))
+    shared = 0 in array.strides and any(stride == 0 and size > 1 for stride, size in zip(array.strides, array.shape, strict=True))
+    return shared and array.size > 0  # NumPy gives empty arrays strides of 0
 
 
 def check_nan_policy(value: Any) -> None:
