@@ -242,3 +242,12 @@ def test_integer_weights_are_repetitions() -> None:
     mean, var = oracle.mean_var(np.repeat(ROWS, weights, axis=0), 0)
     assert_within(m.mean, mean, 1e-12 * (np.abs(mean) + np.sqrt(var)))
     assert_within(m.var(), var, 1e-12 * var)
+
+
+def test_infinities_of_both_signs_merge_to_nan_without_a_warning() -> None:
+    parts = [fn.RunningMoments(axis=0) for _ in range(2)]
+    for part, value in zip(parts, (np.inf, -np.inf), strict=True):
+        part.update(np.array([[1.0, value], [3.0, value]]))
+    total = parts[0] + parts[1]
+    assert total.mean[0] == 2.0
+    assert np.isnan(total.mean[1])

@@ -47,7 +47,8 @@ class Pool(NamedTuple):
         kernels.moments.merge_into(rows, np.ascontiguousarray(other.rows))
         infinite = np.isinf(self.rows[MEAN]) | np.isinf(other.rows[MEAN])
         if infinite.any():  # the difference of means, by which they merge, knows no infinity
-            rows[MEAN, infinite] = self.rows[MEAN, infinite] + other.rows[MEAN, infinite]
+            with np.errstate(invalid="ignore"):  # infinities of both signs
+                rows[MEAN, infinite] = self.rows[MEAN, infinite] + other.rows[MEAN, infinite]
             rows[LOW, infinite] = 0.0
         return Pool(self.shape, rows)
 
