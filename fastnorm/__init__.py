@@ -11,8 +11,10 @@ from fastnorm.runtime.threads import get_num_threads, num_threads, set_num_threa
 
 if TYPE_CHECKING:
     from fastnorm import capi as capi
+    from fastnorm import dask as dask
     from fastnorm import jit as jit
     from fastnorm import layers as layers
+    from fastnorm import mpi as mpi
     from fastnorm import preprocessing as preprocessing
     from fastnorm.ops.averages import mean as mean
     from fastnorm.ops.averages import nanmean as nanmean
@@ -76,7 +78,9 @@ _HOME = {
     "show_config": "fastnorm.runtime.config",
     "warmup": "fastnorm.state.warmup",
 }
-_MODULES = ("capi", "jit", "layers", "preprocessing")
+_MODULES = ("layers", "preprocessing")
+# For embedding: not in __all__, where `from fastnorm import *` would need other libraries and hide their names.
+_GUESTS = ("capi", "dask", "jit", "mpi")
 
 __all__ = ["get_num_threads", "num_threads", "recycle_outputs", "set_num_threads", *_HOME, *_MODULES]
 
@@ -87,10 +91,10 @@ def __getattr__(name: str) -> Any:
         globals()[name] = value
         announce(name, value)
         return value
-    if name in _MODULES:
+    if name in _MODULES or name in _GUESTS:
         return importlib.import_module(f"fastnorm.{name}")
     raise AttributeError(f"module 'fastnorm' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+    return sorted({*globals(), *__all__, *_GUESTS})

@@ -1,1 +1,1 @@
-"""Guests: the library inside other people's compiled code, frameworks and clusters."""
+"""Guests: other people's compilers, frameworks and clusters. Each is imported in its own module only, and nobody imports these."""

@@ -119,7 +119,7 @@ def batch_norm_backward(
     scale, shift = vector("gamma", gamma, channels, axis), vector("beta", beta, channels, axis)
     check_activation(activation)
     extra = None if residual is None else operand("residual", residual, x.shape)
-    target, extra_target = _backward_outputs(out, x, grad, extra)
+    target, extra_target = backward_outputs(out, x, grad, extra)
     param_dtype = gradient_dtype(gamma)
     if x.size == 0:
         dgamma, dbeta = np.zeros(channels, param_dtype), np.zeros(channels, param_dtype)
@@ -147,7 +147,7 @@ def batch_norm_backward(
     return BatchNormResidualGradients(dx, dgamma, dbeta, extra_target.deliver())
 
 
-def _backward_outputs(out: Any, x: Array, grad: Array, extra: Array | None) -> tuple[Output, Output | None]:
+def backward_outputs(out: Any, x: Array, grad: Array, extra: Array | None) -> tuple[Output, Output | None]:
     inputs = (x, grad, extra)
     if extra is None:
         return output("out", out, x, inputs), None

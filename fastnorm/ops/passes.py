@@ -20,6 +20,7 @@ from fastnorm.runtime.threads import run
 Vector = NDArray[np.float64] | None
 Statistics = NDArray[np.float64]  # (4, batch * channel): mean, its low part, variance, 1 / sqrt(var + eps)
 Gradients = tuple[NDArray[np.float64], NDArray[np.float64]]  # of gamma, of beta
+Sums = NDArray[np.float64]  # (2, batch * parameters): of the gradient, and of its products with x - mean
 Storages = Sequence[Any]  # of the operands src, out, extra, grad, grad_extra
 
 
@@ -203,22 +204,49 @@ def normalize_pass(
     return in_one
 
 
-def gradient_pass(problem: Problem, activation: Any, training: bool) -> Callable[..., Gradients]:
-    """Input gradient to the output of the problem; parameters are numbers that runs share."""
+def _gradient_launch(problem: Problem, name: str) -> Launch:
+    room, prefix = (kernels.gradient, "planar") if problem.schedule.planar else (kernels.gradient_columns, "interleaved")
+    return Launch(problem, room, f"{prefix}_{name}")
+
+
+def gradient_sums_pass(problem: Problem, activation: Any) -> Callable[..., Sums]:
+    """Of every parameter the sums, over the elements of the problem, on which the input gradient depends: the bits of `gradient_pass`."""
     geometry, schedule, table = problem.geometry, problem.schedule, problem.table
-    room, prefix = (kernels.gradient, "planar") if schedule.planar else (kernels.gradient_columns, "interleaved")
-    backward = Launch(problem, room, f"{prefix}_backward" if schedule.fused else f"{prefix}_gradient")
-    sums_launch = None if schedule.fused else Launch(problem, room, f"{prefix}_sums")
+    launch = _gradient_launch(problem, "sums")
     per_row = geometry.parameters if schedule.planar else geometry.columns
 
-    def walk(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any) -> Gradients:
-        src, out, residual, grad, grad_residual = operands
+    def walk(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any) -> Sums:
+        src, _, residual, grad, _ = operands
         sums = np.empty((2, geometry.batch * geometry.parameters))
-        if sums_launch is not None:
-            partial = np.empty((schedule.cuts, 2, geometry.batch * per_row))
-            sums_launch(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table)
-            kernels.gradient.merge_gradient_sums(table, partial, sums)
-        backward(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table)
+        partial = np.empty((schedule.cuts, 2, geometry.batch * per_row))
+        launch(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table)
+        kernels.gradient.merge_gradient_sums(table, partial, sums)
+        return sums
+
+    return walk
+
+
+def input_gradient_pass(problem: Problem, activation: Any, training: bool, name: str = "gradient") -> Callable[..., None]:
+    """Input gradient to the output of the problem, from given sums: those over more elements times this problem's share of them."""
+    launch, table = _gradient_launch(problem, name), problem.table
+
+    def walk(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any, sums: Sums) -> None:
+        src, out, residual, grad, grad_residual = operands
+        launch(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table)
+
+    return walk
+
+
+def gradient_pass(problem: Problem, activation: Any, training: bool) -> Callable[..., Gradients]:
+    """Input gradient to the output of the problem; parameters are numbers that runs share."""
+    geometry, table, fused = problem.geometry, problem.table, problem.schedule.fused
+    sums_of = None if fused else gradient_sums_pass(problem, activation)
+    backward = input_gradient_pass(problem, activation, training, "backward" if fused else "gradient")
+
+    def walk(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any) -> Gradients:
+        parameters = (mean, rstd, gamma, beta)
+        sums = np.empty((2, geometry.batch * geometry.parameters)) if sums_of is None else sums_of(operands, *parameters)
+        backward(operands, *parameters, sums)
         dgamma, dbeta = np.empty(geometry.parameters), np.empty(geometry.parameters)
         kernels.gradient.parameter_gradients(table, sums, rstd, dgamma, dbeta)
         return dgamma, dbeta

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnorm import kernels
-from fastnorm.ops.reduction import count_of, extremes, reduce_moments
+from fastnorm.ops.reduction import Reduced, count_of, extremes, reduce_moments
 
 Array = NDArray[Any]
 COUNT, MEAN, LOW, M2 = range(4)
@@ -38,6 +38,13 @@ class Pool(NamedTuple):
             found = self.rows[M2] / remaining
         known: Array = np.where(remaining > 0.0, found, np.nan)
         return known.reshape(self.shape)
+
+    def reduced(self) -> Reduced:
+        """The mean, what its rounding loses, and the population variance, of statistics that come as a vector."""
+        count, mean, low, _ = self.rows
+        with np.errstate(invalid="ignore"):
+            lost = (mean - (mean + low)) + low
+        return Reduced(self.mean, np.where(count > 0.0, lost, 0.0), self.variance(0.0), count)
 
     def joined(self, other: Pool) -> Pool:
         """Of both, which are disjoint. Raises ValueError if they are not of one shape."""

@@ -37,6 +37,7 @@ class Scaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     _learned: ClassVar[tuple[str, ...]] = ()  # attributes, all of which or none are there
     fit: Any
     transform: Any
+    merge: Any
     n_features_in_: int
     feature_names_in_: Array
     copy: bool
