@@ -216,7 +216,7 @@ def an_error_on_one_rank_is_an_error_on_all(comm: Any) -> None:
         (ValueError, "gamma has shape (2,)", lambda: train(dealt(x, comm), on_last(np.ones(2), np.ones(3)), out=out)),
         (ValueError, "eps is -1", lambda: train(dealt(x, comm), eps=on_last(-1, 1e-5), out=out)),
         (TypeError, "dtype complex128", lambda: train(dealt(x, comm).astype(on_last(complex, x.dtype)), out=out)),
-        (ValueError, "dimension", lambda: train(dealt(x, comm), axis=on_last(5, 1), out=out)),
+        (on_last(np.exceptions.AxisError, ValueError), "dimension", lambda: train(dealt(x, comm), axis=on_last(5, 1), out=out)),
         (ValueError, "activation is 'tanh'", lambda: train(dealt(x, comm), activation=on_last("tanh", None), out=out)),
         (TypeError, "running_var must be a numpy array", lambda: train(dealt(x, comm), running_var=on_last([1.0], running), out=out)),
     )
@@ -344,7 +344,7 @@ def a_part_is_as_small_as_documented(comm: Any) -> None:
 
     for channels in (64, 2048):
         forward = _Forward(np.ones((2, channels)), None, None, 1, 1e-5, None, None, 0.1, True, None, None, None)
-        assert len(pickle.dumps(_Share(0, forward.agreed, forward.part))) <= 24 * channels + 1024
+        assert len(pickle.dumps(_Share(0, forward.agreed, forward.part))) <= 24 * channels + 1000
 
 
 @check

@@ -122,6 +122,33 @@ def test_the_order_of_joins_depends_on_the_number_of_ranks_only() -> None:
     assert found.stdout.splitlines() == [f"{k + 1} {tree}" for k, tree in enumerate(TREES)]
 
 
+def test_the_table_of_the_docstring_is_that_of_the_model() -> None:
+    if absent():
+        pytest.skip(absent())
+    code = """
+        import re
+        import fastnorm
+        from bench.mpi_model import Step, levels, seconds
+        assert [levels(n) for n in (1, 2, 3, 8, 9, 10_000)] == [0, 1, 2, 3, 4, 14]
+        rows = re.findall(r"^ +([0-9]+) +([0-9.]+) ms +([0-9.]+) ms$", fastnorm.mpi.batch_norm_train.__doc__, re.M)
+        assert len(rows) == 3
+        for ranks, *stated in rows:
+            for (channels, join_us), ms in zip(((64, 60), (2048, 90)), stated):
+                step = Step(24 * channels + 300, join_us * 1e-6, 0.3 * join_us * 1e-6)
+                assert f"{1e3 * seconds(step, int(ranks), 2e-6, 12.5e9):.2f}" == ms, (ranks, channels)
+    """
+    found = ran(1, "-c", textwrap.dedent(code))
+    assert found.returncode == 0, found.stderr
+
+
+def test_the_bench_prints_the_model() -> None:
+    pytest.importorskip("rich")
+    found = ran(1, "-m", "bench", "mpi", "--latency", "1")
+    assert found.returncode == 0, found.stderr
+    assert "forward" in found.stdout
+    assert "1 us, 100 Gbit/s" in found.stdout
+
+
 def test_without_mpi_the_error_names_what_to_install(run_python: Any) -> None:
     code = """
 import sys

@@ -21,20 +21,20 @@ from fastnorm.runtime.threads import get_num_threads
 Array = NDArray[Any]
 
 
-class _Batch(NamedTuple):
+class PartMoments(NamedTuple):
     """What is known of the batches of some ranks."""
 
     moments: Reduced
     unbiased: bool  # somebody's running variance wants more than one value per channel
 
-    def joined(self, other: _Batch) -> _Batch:
+    def joined(self, other: PartMoments) -> PartMoments:
         """Where one of them is empty, the bits of the other."""
         unbiased = self.unbiased or other.unbiased
         if self.moments.count == 0 or other.moments.count == 0:
-            return _Batch(other.moments if self.moments.count == 0 else self.moments, unbiased)
+            return PartMoments(other.moments if self.moments.count == 0 else self.moments, unbiased)
         shape = self.moments.mean.shape
         both = Pool(shape, self.moments.rows()).joined(Pool(shape, other.moments.rows()))
-        return _Batch(both.reduced()._replace(count=self.moments.count + other.moments.count), unbiased)
+        return PartMoments(both.reduced()._replace(count=self.moments.count + other.moments.count), unbiased)
 
 
 class _Forward:
@@ -62,10 +62,10 @@ class _Forward:
             self.problem = arrange(layout, (x, self.target.computed, extra, None, None), get_num_threads())
             stats = passes.moments(self.problem, self.eps)
             moments = Reduced(stats[0], stats[1], stats[2], x.size // channels)
-        self.part = _Batch(moments, self.running.var is not None and self.running.unbiased)
+        self.part = PartMoments(moments, self.running.var is not None and self.running.unbiased)
         self.agreed = {"call": "batch_norm_train", "number of channels of x": channels, "eps": self.eps}
 
-    def finish(self, total: _Batch) -> BatchNormTraining:
+    def finish(self, total: PartMoments) -> BatchNormTraining:
         mean, low, var, count = total.moments
         if count == 1 and total.unbiased:
             raise ValueError(
@@ -129,15 +129,15 @@ def batch_norm_train(
 
     Notes
     -----
-    One exchange of one part per rank: 24 bytes per channel (mean, its low part, variance) and a header of half a kilobyte, up a
-    binary tree in the order of ranks, which does not depend on the MPI library, and down again. With 100 Gbit/s, 2 us of
-    latency and 40 us of Python per message that is, whatever the size of x (``python -m bench mpi`` computes it
-    with what it measures)::
+    One exchange, whatever the size of x: messages of 24 bytes per channel (mean, its low part, variance) and less than a kilobyte
+    for the rest, up a binary tree in the order of ranks, which does not depend on the MPI library, and a broadcast of the
+    union. With 2 us of latency, 100 Gbit/s and 60 us (of 64 channels) or 90 us (of 2048) of Python per join a rank waits
+    (``python -m bench mpi`` computes it with what it measures)::
 
         ranks       64 channels    2048 channels
-        8                0.2 ms           0.2 ms
-        128              0.4 ms           0.5 ms
-        10000            0.7 ms           1.0 ms
+        8               0.22 ms          0.34 ms
+        128             0.48 ms          0.75 ms
+        10000           0.95 ms          1.48 ms
 
     One thread per core and process: give ranks that share a machine ``FASTNORM_NUM_THREADS``, or bind them to cores.
     Source: Ioffe, Szegedy 2015, algorithm 1; of the merge Chan, Golub, LeVeque 1983.
@@ -152,18 +152,18 @@ def batch_norm_train(
            [ 1.,  1.]])
     """
     rules = (axis, eps, running_mean, running_var, momentum, unbiased, activation, residual, out)
-    forward, total = union(comm, lambda: _Forward(x, gamma, beta, *rules), _Batch.joined)
+    forward, total = union(comm, lambda: _Forward(x, gamma, beta, *rules), PartMoments.joined)
     return forward.finish(total)
 
 
-class _Sums(NamedTuple):
+class PartSums(NamedTuple):
     """Of the elements of some ranks."""
 
     elements: int  # of every channel
     sums: passes.Sums
 
-    def joined(self, other: _Sums) -> _Sums:
-        return _Sums(self.elements + other.elements, self.sums + other.sums)
+    def joined(self, other: PartSums) -> PartSums:
+        return PartSums(self.elements + other.elements, self.sums + other.sums)
 
 
 class _Backward:
@@ -193,10 +193,10 @@ class _Backward:
             layout = channel_layout(x.ndim, axis, True)
             self.problem = arrange(layout, (x, self.target.computed, read, grad, written), get_num_threads())
             sums = passes.gradient_sums_pass(self.problem, self.activation)(passes.storages(self.problem), *self.parameters)
-        self.part = _Sums(self.elements, sums)
+        self.part = PartSums(self.elements, sums)
         self.agreed = {"call": "batch_norm_backward", "number of channels of x": channels, "training": self.training}
 
-    def finish(self, total: _Sums) -> BatchNormGradients | BatchNormResidualGradients:
+    def finish(self, total: PartSums) -> BatchNormGradients | BatchNormResidualGradients:
         # kernels.gradient.parameter_gradients, for a rank without elements, too
         dgamma, dbeta = (total.sums[1] * self.spread).astype(self.dtype), total.sums[0].astype(self.dtype)
         if self.problem is not None:
@@ -267,5 +267,5 @@ def batch_norm_backward(
     array([1.])
     """
     rules = (gamma, axis, training, activation, beta, residual, out)
-    backward, total = union(comm, lambda: _Backward(dy, x, mean, rstd, *rules), _Sums.joined)
+    backward, total = union(comm, lambda: _Backward(dy, x, mean, rstd, *rules), PartSums.joined)
     return backward.finish(total)
