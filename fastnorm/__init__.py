@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fastnorm import layers as layers
     from fastnorm import mpi as mpi
     from fastnorm import preprocessing as preprocessing
+    from fastnorm import torch as torch
     from fastnorm.ops.averages import mean as mean
     from fastnorm.ops.averages import nanmean as nanmean
     from fastnorm.ops.averages import nanstd as nanstd
@@ -80,7 +81,7 @@ _HOME = {
 }
 _MODULES = ("layers", "preprocessing")
 # For embedding: not in __all__, where `from fastnorm import *` would need other libraries and hide their names.
-_GUESTS = ("capi", "dask", "jit", "mpi")
+_GUESTS = ("capi", "dask", "jit", "mpi", "torch")
 
 __all__ = ["get_num_threads", "num_threads", "recycle_outputs", "set_num_threads", *_HOME, *_MODULES]
 

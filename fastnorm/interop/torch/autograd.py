@@ -1,0 +1,74 @@
+"""A norm as a node of PyTorch's graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastnorm.interop.torch.norms import Norm, Statistics
+from fastnorm.interop.torch.tensors import as_tensor, empty_like, format_of, optional_array, present
+
+
+def run(norm: Norm, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """The normalized tensor; a node of the graph only where somebody may ask for gradients."""
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
+        result: Tensor = _Normalize.apply(norm, x, weight, bias)
+        return result
+    return forward(norm, x, weight, bias)[0]
+
+
+def forward(norm: Norm, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Statistics]:
+    memory_format = _format(norm, x)
+    y = empty_like(x, memory_format)
+    source, axis = present(x, memory_format)
+    target, _ = present(y, memory_format)
+    return y, norm.forward(source, optional_array(weight), optional_array(bias), axis, target)
+
+
+def backward(norm: Norm, dy: Tensor, x: Tensor, statistics: Statistics, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """dx, and the gradients of weight and bias."""
+    memory_format = _format(norm, x)
+    dx = empty_like(x, memory_format)
+    # A gradient of another format, or one number for all elements, is brought to that of y: as PyTorch does.
+    grad, axis = present(dy.contiguous(memory_format=memory_format), memory_format)
+    source, _ = present(x, memory_format)
+    target, _ = present(dx, memory_format)
+    dgamma, dbeta = norm.backward(grad, source, statistics, optional_array(weight), axis, target)
+    return dx, as_tensor(dgamma), None if dbeta is None else as_tensor(dbeta)
+
+
+def _format(norm: Norm, x: Tensor) -> Any:
+    return format_of(x) if norm.channelwise else torch.contiguous_format
+
+
+class _Normalize(torch.autograd.Function):
+    """Saves x and the parameters, and mean and rstd, which are small."""
+
+    @staticmethod
+    def forward(ctx: Any, norm: Norm, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        y, ctx.statistics = forward(norm, x, weight, bias)
+        ctx.norm = norm
+        ctx.save_for_backward(x, weight, bias)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias = ctx.saved_tensors
+        _, wants_x, wants_weight, wants_bias = ctx.needs_input_grad
+        if torch.is_grad_enabled():  # create_graph=True
+            return (None, *_differentiable(ctx.norm, dy, (x, weight, bias), ctx.needs_input_grad[1:]))
+        dx, dweight, dbias = backward(ctx.norm, dy, x, ctx.statistics, weight)
+        if dbias is not None and bias is not None:
+            dbias = dbias.to(bias.dtype)
+        return None, dx if wants_x else None, dweight if wants_weight else None, dbias if wants_bias else None
+
+
+def _differentiable(norm: Norm, dy: Tensor, inputs: tuple[Tensor | None, ...], wanted: tuple[bool, ...]) -> list[Tensor | None]:
+    """Gradients that can be differentiated again, for gradient penalties and the like: PyTorch's own backward."""
+    # Aliases: a weight that is itself computed from x must not add to the partial derivative by x.
+    aliases = [None if t is None else t.view_as(t) for t in inputs]
+    y = norm.original(*aliases)  # type: ignore[arg-type]
+    found = iter(torch.autograd.grad(y, [t for t, wants in zip(aliases, wanted, strict=True) if wants], dy, create_graph=True))
+    return [next(found) if wants else None for wants in wanted]

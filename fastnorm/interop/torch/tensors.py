@@ -1,0 +1,98 @@
+"""Tensors as arrays over the same memory, and which tensors fastnorm computes with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import Parameter
+
+Array = NDArray[Any]
+
+try:
+    import ml_dtypes
+
+    _BFLOAT16: Any = np.dtype(ml_dtypes.bfloat16)
+except ModuleNotFoundError:
+    _BFLOAT16 = None
+
+# By dtype of x: what parameters and running statistics may have, as in PyTorch.
+_PARAMETERS = {torch.float32: {torch.float32}, torch.float64: {torch.float64}, torch.float16: {torch.float16, torch.float32}}
+if _BFLOAT16 is not None:
+    _PARAMETERS[torch.bfloat16] = {torch.bfloat16, torch.float32}
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+_MOVED = {4: (0, 2, 3, 1), 5: (0, 2, 3, 4, 1)}
+# Absent in other versions of PyTorch; then the transform's own error is what users see.
+_is_exporting = getattr(torch.compiler, "is_exporting", bool)
+_transforms_active = getattr(torch._C, "_are_functorch_transforms_active", bool)
+
+
+def as_array(tensor: Tensor) -> Array:
+    """The same memory; a copy only of the imaginary part of a conjugate, which PyTorch negates when it is read."""
+    if tensor.dtype is torch.bfloat16:  # which NumPy has only by the name of ml_dtypes
+        raw: Array = tensor.detach().view(torch.uint16).numpy()
+        return raw.view(_BFLOAT16)
+    plain: Array = tensor.detach().resolve_neg().numpy()
+    return plain
+
+
+def optional_array(tensor: Tensor | None) -> Array | None:
+    return None if tensor is None else as_array(tensor)
+
+
+def as_tensor(array: Array) -> Tensor:
+    """The same memory."""
+    if array.dtype == _BFLOAT16:
+        return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def format_of(x: Tensor) -> Any:
+    """The memory format of what is computed from x: that of x; of strided x the one that it is nearest to, as in PyTorch."""
+    last = _CHANNELS_LAST.get(x.dim())
+    if last is None or x.is_contiguous():
+        return torch.contiguous_format
+    if x.is_contiguous(memory_format=last):
+        return last
+    return last if x.stride(1) == min(x.stride()) else torch.contiguous_format
+
+
+def empty_like(x: Tensor, memory_format: Any) -> Tensor:
+    """Exactly the strides of x where it has this format, also along axes of length 1, which tell a convolution its format."""
+    return torch.empty_like(x) if x.is_contiguous(memory_format=memory_format) else torch.empty_like(x, memory_format=memory_format)
+
+
+def present(x: Tensor, memory_format: Any) -> tuple[Array, int]:
+    """An array with the channels where they lie in memory, and their axis: fastnorm is fastest on C-contiguous arrays."""
+    if memory_format is torch.contiguous_format:
+        return as_array(x), 1
+    return as_array(x.detach().permute(_MOVED[x.dim()])), -1
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """A subclass or a meta, fake, sparse or quantized tensor has no memory that may be read past PyTorch."""
+    kind = type(tensor)
+    return (kind is Tensor or kind is Parameter) and tensor.is_cpu and tensor.layout is torch.strided
+
+
+def _is_watched() -> bool:
+    """Whether PyTorch wants to see the operations themselves: torch.func, forward-mode derivatives, torch.jit.trace, torch.export."""
+    if torch.compiler.is_compiling():
+        return bool(_is_exporting())
+    return bool(_transforms_active() or forward_ad._current_level >= 0 or torch.jit.is_tracing())
+
+
+def computable(x: Tensor, *parameters: Tensor | None) -> bool:
+    """Whether fastnorm computes with these; the rest goes to PyTorch's own function, for a result or for its error."""
+    if not isinstance(x, Tensor) or x.dtype not in _PARAMETERS or not _is_plain(x) or not x.numel() or _is_watched():
+        return False
+    allowed = _PARAMETERS[x.dtype]
+    return all(p is None or (isinstance(p, Tensor) and p.dtype in allowed and _is_plain(p)) for p in parameters)
+
+
+def have_shape(shape: tuple[int, ...], *parameters: Tensor | None) -> bool:
+    return all(p is None or p.shape == shape for p in parameters)
