@@ -15,7 +15,7 @@ from bench import environment
 if TYPE_CHECKING:
     from bench.rows import Row
 
-SUBCOMMANDS = {"training": "bench.training", "images": "bench.picture", "mpi": "bench.mpi_model"}
+SUBCOMMANDS = {"training": "bench.training", "images": "bench.picture", "mpi": "bench.mpi_model", "resnet": "bench.resnet"}
 """First argument -> module whose `main(arguments) -> exit status` takes over."""
 
 WHOLE_S, QUICK_S = 100.0, 15.0
