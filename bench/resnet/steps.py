@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import fastnorm.torch
-from bench.resnet.network import ResNet, norms
+from bench.resnet.network import norms
 
-RATE, MOMENTUM = 0.02, 0.9
+RATE, MOMENTUM = 0.005, 0.9
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 ORIGINAL, OURS = "torch", "fastnorm"
 
@@ -95,6 +95,3 @@ def gradients_like(calls: list[tuple[nn.Module, Tensor]]) -> list[Tensor]:
 
 def _format(x: Tensor) -> Any:
     return torch.contiguous_format if x.is_contiguous() else torch.channels_last
-
-
-__all__ = ["FORMATS", "ORIGINAL", "OURS", "ResNet", "Trainer", "batches", "largest_difference", "losses", "pair"]
