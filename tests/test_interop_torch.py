@@ -78,12 +78,16 @@ def test_modules_compute_in_every_dtype(name: str, dtype: str, layout: str, noth
 def test_memory_formats_are_those_of_pytorch(name: str, nothing_is_delegated: None) -> None:
     """Users call `view` on outputs. One difference is on purpose: instance norm keeps channels_last."""
     case = CASES[name]
-    sliced = lambda x: x.repeat_interleave(2, 0)[::2]  # noqa: E731
+
+    def sliced(x: Tensor) -> Tensor:
+        return x.repeat_interleave(2, 0)[::2]
+
     for layout in (*LAYOUTS.values(), sliced, lambda x: sliced(channels_last(x)), lambda x: x[:1].expand(x.shape)):
         x = layout(draw(case.shape, torch.float32))
         y, expected = case.ours()(x), case.theirs(torch.float32)(x)
-        if case.name.startswith("Instance") and x.stride() == channels_last(x).stride():
-            assert y.stride() == (x.stride() if x.dim() > 3 or case.name.endswith("2d") else expected.stride())
+        if case.name.startswith("Instance"):
+            assert y.stride() in (expected.stride(), x.stride())
+            assert y.stride() == x.stride() or layout is not channels_last or len(case.shape) < 4
         elif case.name.startswith("RMS") and not x.is_contiguous():
             assert y.is_contiguous()
         else:

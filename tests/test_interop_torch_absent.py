@@ -9,7 +9,15 @@ from conftest import RunPython
 
 import fastnorm as fn
 
-WITHOUT = "import sys; sys.modules['torch'] = None\n"
+WITHOUT = """
+import sys
+class Absent:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.split(".")[0] == "torch":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent)
+"""
 
 
 def test_without_pytorch_the_error_says_what_to_install(run_python: RunPython) -> None:

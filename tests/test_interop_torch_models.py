@@ -49,7 +49,7 @@ def test_convert_and_revert_change_classes_and_nothing_else() -> None:
     model.more.train()
     before, modules = classes(model), list(model.modules())
     attributes = [dict(module.__dict__) for module in modules]
-    tensors = {name: tensor for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
+    tensors = dict([*model.named_parameters(), *model.named_buffers()])
     text, keys = repr(model), list(model.state_dict())
 
     assert fastnorm.torch.convert(model) is model
@@ -87,9 +87,9 @@ def test_classes_that_are_not_known_are_left_alone() -> None:
     before = classes(model)
     assert classes(fastnorm.torch.convert(model)) == before
     assert classes(fastnorm.torch.revert(model)) == before
-    with pytest.raises(TypeError, match="must be a torch.nn.Module, got dict"):
+    with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module, got dict"):
         fastnorm.torch.convert({})
-    with pytest.raises(TypeError, match="must be a torch.nn.Module, got type"):
+    with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module, got type"):
         fastnorm.torch.revert(nn.BatchNorm2d)
 
 
@@ -195,7 +195,7 @@ def test_torch_compile_keeps_the_norms_in_one_graph(monkeypatch: pytest.MonkeyPa
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
     monkeypatch.setattr(operators, "normalize", None)
     torch.compiler.reset()
-    with pytest.raises(Exception, match="normalize|NoneType"):  # it was fastnorm that computed
+    with pytest.raises(Exception, match=r"normalize|NoneType"):  # it was fastnorm that computed
         torch.compile(ours, backend="aot_eager", fullgraph=True)(x)
 
 

@@ -58,7 +58,20 @@ def format_of(x: Tensor) -> Any:
         return torch.contiguous_format
     if x.is_contiguous(memory_format=last):
         return last
-    return last if x.stride(1) == min(x.stride()) else torch.contiguous_format
+    return last if _has_channels_inside(x) else torch.contiguous_format
+
+
+def _has_channels_inside(x: Tensor) -> bool:
+    """Whether the steps grow from the channels over the last axis to the samples. PyTorch: c10/core/MemoryFormat.h."""
+    channel_step = least = x.stride(1)
+    if channel_step == 0:
+        return False
+    for axis in (1, *range(x.dim() - 1, 1, -1), 0):
+        step = x.stride(axis)
+        if step < least or (axis == 0 and least == channel_step):  # the latter: one pixel of one channel says nothing
+            return False
+        least = step * x.shape[axis]
+    return True
 
 
 def empty_like(x: Tensor, memory_format: Any) -> Tensor:
