@@ -44,7 +44,7 @@ def _format(norm: Norm, x: Tensor) -> Any:
 
 
 class _Normalize(torch.autograd.Function):
-    """Saves x and the parameters, and mean and rstd, which are small."""
+    """Saves x and the parameters, and mean and rstd, which are small. The engine brings gradients to the dtype of their tensor."""
 
     @staticmethod
     def forward(ctx: Any, norm: Norm, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -55,13 +55,11 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias = ctx.saved_tensors
+        x, weight, _ = ctx.saved_tensors
         _, wants_x, wants_weight, wants_bias = ctx.needs_input_grad
         if torch.is_grad_enabled():  # create_graph=True
-            return (None, *_differentiable(ctx.norm, dy, (x, weight, bias), ctx.needs_input_grad[1:]))
+            return (None, *_differentiable(ctx.norm, dy, ctx.saved_tensors, ctx.needs_input_grad[1:]))
         dx, dweight, dbias = backward(ctx.norm, dy, x, ctx.statistics, weight)
-        if dbias is not None and bias is not None:
-            dbias = dbias.to(bias.dtype)
         return None, dx if wants_x else None, dweight if wants_weight else None, dbias if wants_bias else None
 
 
