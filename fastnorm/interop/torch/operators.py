@@ -12,7 +12,7 @@ from fastnorm.interop.torch.autograd import backward, forward
 from fastnorm.interop.torch.norms import Norm
 from fastnorm.interop.torch.tensors import as_array, as_tensor, empty_like, format_of, optional_array
 
-_NORM = "Tensor? running_mean, Tensor? running_var, str kind, float eps, int[] sizes"
+_NORM = "Tensor? running_mean, Tensor? running_var, str kind, float eps, SymInt[] sizes"
 
 
 def run(norm: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -121,7 +121,7 @@ normalize.register_autograd(_differentiate, setup_context=_save)
 @torch.library.custom_op(
     "fastnorm::update_running",
     mutates_args=("running_mean", "running_var"),
-    schema="(Tensor(a!)? running_mean, Tensor(b!)? running_var, Tensor mean, Tensor rstd, float eps, float momentum, int count) -> ()",
+    schema="(Tensor(a!)? running_mean, Tensor(b!)? running_var, Tensor mean, Tensor rstd, float eps, float momentum, SymInt count) -> ()",
 )
 def update_running(
     running_mean: Tensor | None, running_var: Tensor | None, mean: Tensor, rstd: Tensor, eps: float, momentum: float, count: int
