@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 import torch
 from tolerance import HALF_ULP, PROMISED, assert_within
 from torch import Tensor, nn
@@ -56,6 +58,15 @@ CASES = {
     "group, samples x features": Case("GroupNorm", (2, 6), (7, 6)),
     "group, without parameters": Case("GroupNorm", (2, 6), (4, 6, 5), {"affine": False}),
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread_of_pytorch() -> Iterator[None]:
+    """The OpenMP threads of two test processes wait for each other busily on the same cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def draw(shape: tuple[int, ...], dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:

@@ -17,7 +17,20 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F  # noqa: E402
-from checks_torch import CASES, DTYPES, LAYOUTS, Case, channels_last, compare, compare_buffers, draw, every_second, parameters, step  # noqa: E402
+from checks_torch import (  # noqa: E402
+    CASES,
+    DTYPES,
+    LAYOUTS,
+    Case,
+    channels_last,
+    compare,
+    compare_buffers,
+    draw,
+    every_second,
+    one_thread_of_pytorch,  # noqa: F401
+    parameters,
+    step,
+)
 from torch import Tensor, nn  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import multiprocessing
 import pickle
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from checks_torch import CASES, Case, draw, parameters  # noqa: E402
+from checks_torch import CASES, Case, draw, one_thread_of_pytorch, parameters  # noqa: E402, F401
 from torch import nn  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 from torch.utils.data import DataLoader, Dataset  # noqa: E402
@@ -151,6 +152,7 @@ class Images(Dataset):
             return self.norm(self.images[at])
 
 
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns of every fork of a process with threads
 def test_workers_of_a_data_loader() -> None:
     images = Images()

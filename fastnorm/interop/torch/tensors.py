@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
+from fastnorm.plan.intake import is_bfloat16
+
 Array = NDArray[Any]
 
 try:
@@ -46,7 +48,7 @@ def optional_array(tensor: Tensor | None) -> Array | None:
 
 def as_tensor(array: Array) -> Tensor:
     """The same memory."""
-    if array.dtype == _BFLOAT16:
+    if is_bfloat16(array.dtype):
         return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
     return torch.from_numpy(array)
 
