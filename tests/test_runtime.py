@@ -379,3 +379,12 @@ free = [t for t in map(int, os.listdir("/proc/self/task")) if len(os.sched_getaf
 assert free, "every worker shares the core of the main thread"
 """,
     )
+
+
+def test_a_package_has_no_attribute_that_it_has_not() -> None:
+    """`torch.compile` asks every module of the process for an attribute "torch": an ImportError ended it."""
+    from fastnorm import kernels
+
+    assert not hasattr(kernels, "torch")
+    assert not hasattr(kernels, "_torch")
+    assert kernels.walk.__name__ == "fastnorm.kernels.walk"

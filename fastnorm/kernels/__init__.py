@@ -12,7 +12,11 @@ from fastnorm.runtime.interrupts import deferred
 
 
 def __getattr__(name: str) -> Any:
-    if name.startswith("_"):
-        raise AttributeError(name)
-    with deferred():
-        return importlib.import_module(f"{__name__}.{name}")
+    if not name.startswith("_"):
+        try:
+            with deferred():
+                return importlib.import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError as absence:  # torch.compile asks every module for an attribute "torch"
+            if absence.name != f"{__name__}.{name}":
+                raise
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
