@@ -6,11 +6,15 @@ import importlib.metadata
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("fastnorm", "numpy", "numba", "scipy", "scikit-learn", "bottleneck", "numbagg", "torch", "onednn-cpu-gomp", "ml-dtypes", "tbb")
-
+LIBRARIES = (
+    *("fastnorm", "numpy", "numba", "scipy", "scikit-learn", "bottleneck", "numbagg", "torch", "onednn-cpu-gomp"),
+    *("jax", "jaxlib", "onnxruntime", "onnx", "openvino", "ml-dtypes", "tbb"),
+)
 
 _CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
@@ -23,6 +27,29 @@ def all_cores() -> None:
     """
     if _CORES:
         os.sched_setaffinity(0, _CORES)
+
+
+@contextmanager
+def some_cores(number: int | None = None) -> Iterator[None]:
+    """The first cores, or all: threads that are started here inherit them, and libraries count them."""
+    if not _CORES:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(_CORES)[:number])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+unpinned = some_cores
+
+
+def stated_threads() -> int:
+    """The number that `prepare` has settled."""
+    stated = os.environ.get("OMP_NUM_THREADS", "")
+    return int(stated) if stated.isdigit() and int(stated) > 0 else default_threads()
 
 
 def default_threads() -> int:

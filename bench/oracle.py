@@ -133,6 +133,25 @@ def reference(problem: Problem) -> Results:
     return oracle_tables.reference(problem) or _Reference(problem).results()
 
 
+_LOOKED_AT = 4
+
+
+def errors(problem: Problem, results: Results) -> dict[str, float]:
+    """Of results that the reference knows. Of repeated blocks a few are looked at, the first and the last among them."""
+    return {
+        name: _error_of(problem.repeats, found, problem.reference[name]) for name, found in results.items() if name in problem.reference
+    }
+
+
+def _error_of(repeats: int, found: np.ndarray, expected: np.ndarray) -> float:
+    found = np.asarray(found)
+    if repeats == 1 or found.size != repeats * expected.size:
+        return error(found, expected)
+    blocks = found.reshape(repeats, -1)
+    places = sorted({round(k) for k in np.linspace(0, repeats - 1, _LOOKED_AT)})
+    return max(error(blocks[place], expected) for place in places)
+
+
 def error(found: np.ndarray, expected: np.ndarray) -> float:
     """Largest |found - expected| / (1 + |expected|); infinite where NaN is not expected."""
     found, expected = np.asarray(found), np.asarray(expected)

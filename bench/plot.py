@@ -11,11 +11,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from bench.providers import MODULES, OURS
+from bench.colours import LOOKS
 from bench.results import Entry, Report, Speed
 
 _BAR = 0.16  # inches
-_COLOURS = dict(zip((name for name in MODULES if name != OURS), plt.get_cmap("tab10").colors, strict=False))  # type: ignore[attr-defined]
 
 
 def _peers(found: Speed) -> list[Entry]:
@@ -40,7 +39,7 @@ def _ratios(axes: Axes, rows: list[Speed], slots: list[list[int]]) -> None:
             assert ratio is not None
             label = entry.library if entry.library not in named else None
             named.add(entry.library)
-            colour = _COLOURS[entry.library]
+            colour = LOOKS[entry.library].colour
             axes.barh(place, ratio.median - 1, left=1, height=0.9, color=colour, alpha=0.4 if ratio.noisy else 1.0, label=label)
             axes.plot([ratio.low, ratio.high], [place, place], color="black", linewidth=0.8)
             end = max(ratio.high, 1.0)

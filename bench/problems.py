@@ -35,6 +35,10 @@ SCALERS = ("standard", "minmax", "maxabs")
 _STORED_BYTES = 4 + 4
 """Of an element of a sparse matrix: float32, and its column as int32."""
 
+REPEATED, _BLOCK_ELEMENTS = "repeated", 1 << 22
+"""A source of numbers: a random block, repeated along axis 0, for arrays of gigabytes. Statistics over axis 0 are those of the block,
+rows are its rows, so the reference is that of the block."""
+
 _shared: dict[Hashable, np.ndarray] = {}
 """The last x: rows of other operations on the same numbers stand next to each other, and a large x takes seconds."""
 
@@ -122,7 +126,24 @@ class Problem:
         """A scaler has none."""
         return 0.0 if self.operation == "standardize" else 1e-5
 
+    @cached_property
+    def repeats(self) -> int:
+        """Of the block along axis 0; 1 if all numbers are different."""
+        if self.key.source != REPEATED:
+            return 1
+        return max(1, self.elements // _BLOCK_ELEMENTS)
+
+    @cached_property
+    def block(self) -> Problem:
+        """Its arrays, repeated, are those of this problem."""
+        block = Problem(self.key._replace(source="random"))
+        block.dims = (self.dims[0] // self.repeats, *self.dims[1:])
+        return block
+
     def _random(self, what: str, offset: float) -> np.ndarray:
+        if self.repeats > 1:
+            array = self.block._random(what, offset)
+            return np.tile(array, (self.repeats, *[1] * (array.ndim - 1)))
         rng = np.random.default_rng(zlib.crc32(f"{self.key.shape} {what}".encode()))
         array = rng.standard_normal(self.shape, dtype=np.float32)
         array += np.float32(offset)
@@ -153,7 +174,7 @@ class Problem:
         return sparse.csr_array((values.astype(self.dtype, copy=False), places.ravel(), starts), self.dims)
 
     def _make_x(self) -> np.ndarray:
-        if self.key.source in ("random", "gaps"):
+        if self.key.source in ("random", "gaps", REPEATED):
             return self._random("x", self.key.offset)
         from bench import images
 
@@ -193,10 +214,12 @@ class Problem:
 
     @cached_property
     def reference(self) -> dict[str, np.ndarray]:
-        """Of the float64 oracle."""
+        """Of the float64 oracle; of a block if it repeats, but for sums over all of them."""
         from bench import oracle
 
-        return oracle.reference(self)
+        if self.repeats == 1:
+            return oracle.reference(self)
+        return {name: array * self.repeats if name in ("dgamma", "dbeta") else array for name, array in self.block.reference.items()}
 
     @cached_property
     def mean(self) -> np.ndarray:
@@ -213,7 +236,8 @@ class Problem:
     def _statistic(self, name: str) -> np.ndarray:
         """float64, in the shape that the library returns it in, so that backward does not depend on a forward."""
         per_sample = self.operation.startswith(("group", "instance"))
-        return self.reference[name].reshape((self.dims[0], self.groups) if per_sample else -1)
+        values = np.tile(self.reference[name].ravel(), self.repeats if per_sample or self.rowwise else 1)
+        return values.reshape((self.dims[0], self.groups) if per_sample else -1)
 
     @property
     def elements(self) -> int:

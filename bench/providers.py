@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench import environment
-from bench.problems import Problem, UnsupportedError
+from bench.problems import Key, Problem, UnsupportedError
 
 Results = dict[str, np.ndarray]
 OURS = "fastnorm"
@@ -33,7 +33,14 @@ MODULES = {
     "torch": "bench.libraries.torch_fresh",
     "torch-out": "bench.libraries.torch_out",
     "onednn": "bench.libraries.onednn",
+    "torch-compile": "bench.libraries.torch_compiled",
+    "jax": "bench.libraries.jax_jit",
+    "onnxruntime": "bench.libraries.onnxruntime_session",
+    "openvino": "bench.libraries.openvino_request",
 }
+ON_DEMAND = ("torch-compile", "jax", "onnxruntime", "openvino")
+"""Take part in every row that they have the operation for, if they are asked for by name or with `all`: they are slow to import,
+or to compile, and start threads of their own."""
 
 
 class Prepared(NamedTuple):
@@ -70,6 +77,14 @@ def lacks(operation: str) -> bool:
     """Whether fastnorm is here but has not learned this operation yet."""
     found = module(OURS)
     return not isinstance(found, str) and operation not in found.SETUPS
+
+
+def offers(library: str, key: Key, fresh: bool) -> bool:
+    """Whether the library takes part in such rows, as far as it knows before it is asked: `refuses(key, fresh)` of its file says it."""
+    found = module(library)
+    if isinstance(found, str) or key.operation not in found.SETUPS:
+        return False
+    return not hasattr(found, "refuses") or not found.refuses(key, fresh)
 
 
 def prepare(library: str, problem: Problem, fresh: bool) -> Prepared:

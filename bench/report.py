@@ -9,9 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bench import summary
+from bench.findings import findings, of_sweep
 from bench.providers import OURS
 from bench.results import Accuracy, Entry, Footprint, Report, Speed
-from bench.rows import OFFSETS
+from bench.summary import Line
 from bench.timing import Spread
 
 _SILENT = ("absent",)  # said once, above the tables
@@ -26,7 +28,7 @@ def _ratio(spread: Spread | None) -> Text:
         return Text("")
     text = f"{spread.median:.2f}x [dim]\\[{spread.low:.2f} {spread.high:.2f}][/]" + (" noisy" if spread.noisy else "")
     found = Text.from_markup(text)
-    found.stylize("yellow" if spread.noisy else "green" if spread.median >= 1 else "red", 0, text.index("x") + 1)
+    found.stylize("yellow" if spread.noisy or spread.even else "green" if spread.median >= 1 else "red", 0, text.index("x") + 1)
     return found
 
 
@@ -71,13 +73,13 @@ def accuracy_table(rows: list[Accuracy]) -> Table:
     table = Table(title="largest error/(1+|y|) as |mean|/std grows, float32", title_justify="left")
     for name in ("operation", "library"):
         table.add_column(name, no_wrap=True)
-    for offset in OFFSETS:
+    for offset in rows[0].offsets:
         table.add_column(f"{offset:.0e}".replace("e+0", "e"), justify="right")
     for found in rows:
         able = [(name, errors) for name, errors in found.errors.items() if any(e is not None for e in errors) or name in found.failures]
         for at, (library, errors) in enumerate(able):
             label = found.row.name.removeprefix("accuracy/") if at == 0 else ""
-            cells = [_error(e, library == OURS and e is not None and not e <= found.limit) for e in errors]
+            cells = [_error(e, library == OURS and found.beyond(place)) for place, e in enumerate(errors)]
             failure = found.failures.get(library, "")
             table.add_row(label, Text(f"{library} {failure}", style="bold" if library == OURS else ""), *cells)
         table.add_section()
@@ -98,6 +100,24 @@ def memory_table(rows: list[Footprint]) -> Table:
     return table
 
 
+def summary_table(lines: list[Line]) -> Table:
+    title = "geometric mean of time of the peer / time of fastnorm; rows in which fastnorm is slower"
+    table = Table(title=title, title_justify="left")
+    table.add_column("family", no_wrap=True)
+    table.add_column("peer", no_wrap=True)
+    for name in ("x ours", "rows", "below 1.0", "even", "noisy"):
+        table.add_column(name, justify="right")
+    last = lines[0].family
+    for line in lines:
+        if line.family != last:
+            table.add_section()
+        style = "green" if line.ratio >= 1 else "red"
+        cells = (line.family if line.family != last or line is lines[0] else "", line.peer, Text(f"{line.ratio:.2f}", style=style))
+        table.add_row(*cells, str(line.rows), str(line.slower), str(line.even), str(line.noisy))
+        last = line.family
+    return table
+
+
 def show(report: Report, console: Console) -> None:
     machine = report.machine
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
@@ -109,6 +129,11 @@ def show(report: Report, console: Console) -> None:
         console.print(accuracy_table(report.accuracy))
     if report.memory:
         console.print(memory_table(report.memory))
+    lines = summary.lines(report.speed)
+    if lines:
+        console.print(summary_table(lines))
+    for finding in findings(report, of_sweep(report.speed)):
+        console.print(f"{finding.row}: {finding.kind}, {finding.text}", style="dim", highlight=False, markup=False)
     for name in report.bad:
         console.print(f"[bold red]fastnorm fails or breaks its accuracy contract in {name}[/]")
 

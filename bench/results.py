@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.problems import Problem
 from bench.providers import OURS
-from bench.rows import Row
+from bench.rows import OFFSETS, PROMISED, Row
 from bench.timing import Spread
 
 _ROUNDING = {"float64": 0.0, "float32": 0.0, "uint8": 0.0, "float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -59,6 +59,13 @@ class Speed:
     traffic_bytes: int
     roof: str
     entries: list[Entry]
+    x_bytes: int = 0
+
+    @property
+    def share(self) -> float | None:
+        """Of the roof, that fastnorm reaches."""
+        ours = self.ours
+        return None if ours is None or ours.share is None else ours.share.median
 
     @property
     def noisy(self) -> bool:
@@ -71,16 +78,22 @@ class Speed:
 
 @dataclass
 class Accuracy:
-    """errors[library][i]: at OFFSETS[i]; None where the library cannot."""
+    """errors[library][i]: at offsets[i]; None where the library cannot."""
 
     row: Row
     limit: float
     errors: dict[str, list[float | None]]
     failures: dict[str, str] = field(default_factory=dict)
+    offsets: tuple[float, ...] = OFFSETS
+
+    def beyond(self, place: int) -> bool:
+        """Whether fastnorm breaks its promise there: it promises nothing for larger offsets."""
+        error = self.errors.get(OURS, [None] * len(self.offsets))[place]
+        return error is not None and not error <= self.limit and self.offsets[place] <= PROMISED
 
     @property
     def bad(self) -> bool:
-        return OURS in self.failures or any(e is not None and not e <= self.limit for e in self.errors.get(OURS, []))
+        return OURS in self.failures or any(map(self.beyond, range(len(self.offsets))))
 
 
 @dataclass
@@ -100,6 +113,8 @@ class Report:
     speed: list[Speed] = field(default_factory=list)
     accuracy: list[Accuracy] = field(default_factory=list)
     memory: list[Footprint] = field(default_factory=list)
+    scaling: dict[int, dict[str, float]] = field(default_factory=dict)  # GB/s by number of threads
+    skipped: list[str] = field(default_factory=list)  # rows for which there was no time or memory
     seconds: float = 0.0
 
     @property

@@ -8,6 +8,7 @@ It takes turns with the row's providers, so that a share is a paired ratio as we
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import numba
@@ -19,7 +20,7 @@ from bench.timing import timed
 from fastnorm.element.bits import fence, stream
 
 _CHUNK = 1 << 16  # float32: 256 KB, a part of L2
-LARGEST = max(128 << 20, 3 * cache_bytes(3, 0))
+LARGEST = max(128 << 20, min(3 * cache_bytes(3, 0), 1 << 30))
 """Bytes read and written beyond which bandwidth no longer changes: longer copies are extrapolated."""
 
 
@@ -85,8 +86,8 @@ class Memory:
         if size > self._source.size:
             self._source, self._target = np.ones(size, np.float32), np.ones(size, np.float32)
 
-    def calls(self, n_bytes: int, writes: bool, times: int = 1) -> dict[str, Callable[[], Any]]:
-        """The kernels moving `n_bytes`: a copy writes `times` as many as it reads."""
+    def calls(self, n_bytes: int, writes: bool, times: int = 1, threads: int | None = None) -> dict[str, Callable[[], Any]]:
+        """The kernels moving `n_bytes`: a copy writes `times` as many as it reads. threads : None for all"""
         size = max(1, n_bytes // (4 * (1 + times) if writes else 4))
         self._grow(size * times)
         source, target = self._source[:size], self._target[: size * times]
@@ -94,7 +95,7 @@ class Memory:
         kernels: dict[str, Callable[[], Any]] = {"read": lambda: _read(source, totals)}
         if writes:
             kernels = {"streaming copy": lambda: _stream_copy(source, target, times), "copy": lambda: _plain_copy(source, target, times)}
-        return {kind: _with_threads(kernel, self.threads) for kind, kernel in kernels.items()}
+        return {kind: _with_threads(kernel, threads or self.threads) for kind, kernel in kernels.items()}
 
     def roof(self, n_bytes: int, writes: bool, times: int = 1) -> Roof:
         """The fastest way to move `n_bytes`: small copies stay in the cache, where streaming stores only cost."""
@@ -107,12 +108,33 @@ class Memory:
 
     def bandwidth(self) -> dict[str, float]:
         """GB/s of each kernel on buffers that no cache holds."""
-        found = {}
-        for writes in (True, False):
-            for kind, call in self.calls(LARGEST, writes).items():
-                call()
-                found[kind] = LARGEST / float(np.median([timed(call, 1) for _ in range(7)])) / 1e9
-        return found
+        return self.scaling([self.threads])[self.threads]
+
+    def scaling(self, counts: list[int], most_s: float = 6.0) -> dict[int, dict[str, float]]:
+        """The same by number of threads: turns are interleaved, so that a change of the machine's speed hits all.
+
+        most_s : seconds after which no further turn begins
+        """
+        calls: dict[tuple[int, str], Callable[[], Any]] = {}
+        for threads in counts:
+            for writes in (True, False):
+                calls |= {(threads, kind): call for kind, call in self.calls(LARGEST, writes, threads=threads).items()}
+        times: dict[tuple[int, str], list[float]] = {key: [] for key in calls}
+        end = perf_counter() + most_s
+        for turn in range(8):
+            if turn > 1 and perf_counter() > end:
+                break
+            for key, call in calls.items():
+                times[key].append(timed(call, 1))
+        return {
+            threads: {kind: LARGEST / float(np.median(times[n, kind][1:] or times[n, kind])) / 1e9 for n, kind in calls if n == threads}
+            for threads in counts
+        }
+
+
+def thread_counts(most: int) -> list[int]:
+    """All up to 8, then powers of two, and the last."""
+    return [n for n in range(1, most + 1) if n <= 8 or n & (n - 1) == 0 or n == most]
 
 
 def _with_threads(kernel: Callable[[], Any], threads: int) -> Callable[[], Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import NamedTuple
 
@@ -164,6 +163,9 @@ ROWS: list[Row] = _neighbours(_batch() + _half() + _tables() + _overhead() + _im
 
 OFFSETS = (1.0, 1e2, 1e3, 1e4, 1e6)
 """abs(mean)/std of the accuracy table."""
+ALL_OFFSETS = tuple(10.0**k for k in range(8))
+"""Of a report, whose curves go further than what is promised."""
+PROMISED = 1e6
 ACCURACY: list[Row] = [
     Row(f"accuracy/{operation}/{layout}", Key(operation, shape, layout, "float32"), "out", peers, operation == "train")
     for operation, layout, shape, peers in (
@@ -208,21 +210,3 @@ MEMORY += [
         _row("normalize_images", "NHWC", "imagenet/64", ("numpy", "torch-out"), dtype="uint8", source="crops"),
     )
 ]
-
-
-def select(patterns: list[str], quick: bool) -> list[Row]:
-    """Rows whose name matches one of the globs; without globs all rows, or the quick ones.
-
-    raises: ValueError for a glob that matches nothing
-    """
-    table = ROWS + ACCURACY + MEMORY
-    if not patterns:
-        return [row for row in table if row.quick or not quick]
-    for pattern in patterns:
-        if not any(_matches(row, pattern) for row in table):
-            raise ValueError(f"no row is called {pattern!r}; `python -m bench --list` shows all names, and * stands for any part of one")
-    return [row for row in table if any(_matches(row, pattern) for pattern in patterns)]
-
-
-def _matches(row: Row, pattern: str) -> bool:
-    return fnmatchcase(row.name, pattern) or row.name.startswith(pattern.rstrip("/") + "/")

@@ -47,7 +47,48 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "photos": (8, 3, 427, 640),
     "imagenet/64": (64, 3, 224, 224),
     "digits": (1797, 1, 8, 8),
+    # what no vector, tile or number of threads divides
+    "odd/planes-7x7": (32, 50, 7, 7),
+    "odd/three-channels": (16, 3, 101, 103),
+    "odd/one-channel": (16, 1, 128, 128),
+    "odd/points": (512, 256, 1, 1),
+    "odd/primes": (7, 31, 37, 41),
+    "odd/rows-of-1": (10007, 1),
+    "odd/rows-of-3": (30011, 3),
+    "odd/rows-of-50": (20011, 50),
+    "odd/rows-of-769": (1009, 769),
 }
+
+SWEEP: dict[str, dict[str, tuple[int, ...]]] = {
+    "planes": {
+        "1KB": (2, 8, 4, 4),
+        "4KB": (4, 16, 4, 4),
+        "16KB": (4, 16, 8, 8),
+        "64KB": (8, 32, 8, 8),
+        "256KB": (8, 32, 16, 16),
+        "1MB": (16, 64, 16, 16),
+        "4MB": (16, 64, 32, 32),
+        "16MB": (64, 64, 32, 32),
+        "64MB": (64, 64, 64, 64),
+        "256MB": (256, 64, 64, 64),
+        "1GB": (1024, 64, 64, 64),
+    },
+    "rows": {
+        "1KB": (4, 64),
+        "4KB": (8, 128),
+        "16KB": (16, 256),
+        "64KB": (32, 512),
+        "256KB": (64, 1024),
+        "1MB": (256, 1024),
+        "4MB": (1024, 1024),
+        "16MB": (4096, 1024),
+        "64MB": (16384, 1024),
+        "256MB": (65536, 1024),
+        "1GB": (262144, 1024),
+    },
+}
+"""Of float32 arrays from 1 KB to 1 GB."""
+SHAPES |= {f"sweep/{kind}/{size}": dims for kind, sizes in SWEEP.items() for size, dims in sizes.items()}
 
 GROUPS = 32
 """Groups of every group norm row: the number of Wu and He 2018."""

@@ -38,6 +38,11 @@ class Spread(NamedTuple):
     high: float
 
     @property
+    def even(self) -> bool:
+        """Of a ratio: whether the spread does not tell who is faster."""
+        return not (self.low > 1.0 or self.high < 1.0)
+
+    @property
     def noisy(self) -> bool:
         return not (self.high - self.low) <= NOISY * abs(self.median)
 
@@ -109,7 +114,14 @@ def make_plans(first: dict[str, float], budget_s: float) -> tuple[dict[str, Plan
     share = budget_s / len(first)
     counts = {name: min(_MOST, max(_LEAST, int(share / (t * (warm[name] + repeats[name]) + _SETTLE_S)))) for name, t in first.items()}
     turns = max(counts.values())
-    return {name: Plan(warm[name], repeats[name], max(1, turns // counts[name])) for name in first}, turns
+    return {name: Plan(warm[name], repeats[name], _stride(turns, counts[name])) for name in first}, turns
+
+
+def _stride(turns: int, count: int) -> int:
+    """A power of two: two who sit turns out, every 7th and every 9th, would meet in one turn of sixty. At least _LEAST turns are left."""
+    wanted = max(1, turns // count)
+    most = max(1, (turns - 1) // (_LEAST - 1))
+    return 1 << min((wanted - 1).bit_length(), most.bit_length() - 1)
 
 
 def measure(calls: dict[str, Call], budget_s: float, before: Call | None = None) -> Samples:

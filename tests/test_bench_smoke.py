@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import oracle, problems, rows, run, timing
+from bench import oracle, problems, rows, run, selection, timing
 from bench.environment import cache_bytes
 from bench.problems import Key, Problem
 from bench.providers import Prepared
@@ -231,8 +231,8 @@ def test_rows_are_well_formed() -> None:
 
 
 def test_selection() -> None:
-    assert {row.name for row in rows.select(["train/NCHW"], False)} == {r.name for r in rows.ROWS if r.name.startswith("train/NCHW/")}
-    assert rows.select(["*/tiny/rows"], False)
-    assert len(rows.select([], True)) < len(rows.select([], False))
+    assert {row.name for row in selection.select(["train/NCHW"], False)} == {r.name for r in rows.ROWS if r.name.startswith("train/NCHW/")}
+    assert selection.select(["*/tiny/rows"], False)
+    assert len(selection.select([], True)) < len(selection.select([], False))
     with pytest.raises(ValueError, match="no-such-row"):
-        rows.select(["no-such-row"], False)
+        selection.select(["no-such-row"], False)
