@@ -11,7 +11,8 @@ from bench.results import Entry, Report, Speed
 FALLS = 0.95
 """A larger array whose call takes less than this share of the smaller one's, beyond the spread of both, is a finding."""
 STEP = 2.0
-"""And one whose time grows by this factor more than the roof's does."""
+"""And one whose time grows by this factor more than the roof's does, where a call is more than its launch."""
+STEP_BYTES = 1 << 18
 FAR = 0.8
 """Share of the roof below which a row of at least `LARGE` bytes is named."""
 LARGE = 1 << 22
@@ -50,7 +51,7 @@ def of_curve(speeds: list[Speed]) -> list[Finding]:
         change = second.time.median / first.time.median
         if change < FALLS and second.time.high < first.time.low:
             found.append(Finding(large.row.name, "not monotone", f"takes {change:.2f} times as long as {small.row.name}"))
-        if first.share is None or second.share is None:
+        if first.share is None or second.share is None or large.x_bytes < STEP_BYTES:
             continue
         # Shares are paired with a copy of the same bytes: what the caches and the machine's states do is in both.
         step = first.share.median / second.share.median

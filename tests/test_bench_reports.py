@@ -67,9 +67,9 @@ def test_stored_ratios_tell_what_fell_back(tmp_path: Path) -> None:
     stored = guard.load(path)
     assert stored is not None
     assert stored["cpu"] == "a processor"
-    noisy = Spread(2.0, 1.0, 3.9)
-    now = _report(_speed("train/NCHW/a", {"numpy": 3.3, "torch": noisy, "onednn": 1.0}))
-    kinds = {(change.peer): change.kind for change in guard.compare(now, stored)}
+    noisy = Spread(2.5, 1.0, 3.9)
+    now = _report(_speed("train/NCHW/a", {"numpy": Spread(3.3, 3.2, 3.6), "torch": noisy, "onednn": 1.0}))
+    kinds = {change.peer: change.kind for change in guard.compare(now, stored)}
     assert kinds == {"numpy": "fell back", "torch": "noisy", "onednn": "new", "jax": "missing"}
     assert {change.kind for change in guard.compare(before, stored)} == {"same"}
     table = guard.merged(now, stored)["ratios"]
@@ -217,7 +217,7 @@ def test_schedules_deal_all_elements_and_few_channels_are_cut() -> None:
         for threads in (2, 7, 128):
             planned = schedule._planned(problem, threads)
             for phase in schedule.phases(problem.operation, planned):
-                assert problem.elements <= phase.loads.sum() <= problem.elements * 1.05, (name, phase.name)
+                assert problem.elements <= phase.loads.sum() <= problem.elements * 1.005, (name, phase.name)
     few = _cost("train/NCHW/photos", 16)
     assert few.inside
     assert few.statistics == 3
