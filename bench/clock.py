@@ -16,8 +16,8 @@ _CALLS = 8
 """Of every provider, at least: check, warm-up, turns."""
 _PRIOR_S, _MOST_FACTOR = 10.0, 4.0
 """How much the guess weighs against the first rows, in which libraries start, and how wrong it can be."""
-_ARRAYS = 10
-"""As large as x: inputs, output, copies that peers make."""
+_ARRAYS = 15
+"""As large as x: inputs, output, copies and results of ten peers. 1 GB in training: 15.7 GB at most."""
 _OFFSETS = 8
 """Of a row about accuracy, at most."""
 

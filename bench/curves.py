@@ -22,6 +22,7 @@ from bench.results import Accuracy, Report
 
 _COLUMNS, _SIDE = 3, 3.4  # of panels; inches
 _SIZES = {1024.0**k * 4**j: f"{4**j} {unit}B" for k, unit in ((1, "K"), (2, "M"), (3, "G")) for j in (0, 2, 4) if 1024.0**k * 4**j <= 2**30}
+_HIGHEST = 1.5  # share that is drawn
 _OPERATION_LOOKS = (("o", "-"), ("s", "--"), ("^", "-"), ("v", "--"), ("D", "-"), ("P", "--"), ("X", "-"), ("*", "--"))
 
 
@@ -93,18 +94,18 @@ def draw_roofline(report: Report, path: Path) -> bool:
     figure, axes = plt.subplots(figsize=(10, 5.6), layout="constrained")
     colours = plt.get_cmap("tab10").colors  # type: ignore[attr-defined]
     for at, ((operation, layout), speeds) in enumerate(curves.items()):
-        points = [(speed.x_bytes, speed.share) for speed in speeds if speed.share is not None]
+        points = [(speed.x_bytes, min(_HIGHEST, speed.share)) for speed in speeds if speed.share is not None]
         marker, dashes = _OPERATION_LOOKS[at % len(_OPERATION_LOOKS)]
         axes.plot(
             *zip(*points, strict=True), label=f"{operation} {layout}", marker=marker, linestyle=dashes, markersize=4, color=colours[at % 10]
         )
     if others:
-        points = [(speed.x_bytes, speed.share) for speed in others]
+        points = [(speed.x_bytes, min(_HIGHEST, speed.share or 0.0)) for speed in others]
         axes.scatter(*zip(*points, strict=True), s=14, color="0.55", label="other rows", zorder=1)
     axes.axhline(1, color="black", linewidth=0.8)
     axes.axhline(0.9, color="black", linewidth=0.8, linestyle=":")
-    axes.set_ylim(0, max(1.3, *(1.05 * (speed.share or 0.0) for speed in report.speed)) if report.speed else 1.3)
-    axes.set_ylabel("least time of the minimal traffic / time (dotted: the target)")
+    axes.set_ylim(0, 1.03 * _HIGHEST)
+    axes.set_ylabel(f"least time of the minimal traffic / time\n(dotted: the target; above {_HIGHEST}: drawn there)")
     axes.set_xlabel("bytes of x")
     _bytes_axis(axes)
     axes.set_title(f"fastnorm's share of the fastest copy; {_machine(report)}", fontsize=10, loc="left")

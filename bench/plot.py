@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from bench.colours import LOOKS
+from bench.colours import LOOKS, ORDER
 from bench.results import Entry, Report, Speed
 
 _BAR = 0.16  # inches
@@ -78,7 +78,8 @@ def draw(report: Report, path: Path) -> bool:
     _shares(right, rows, slots)
     left.set_ylim(height - 0.5, -1.0)
     if left.get_legend_handles_labels()[0]:
-        figure.legend(*left.get_legend_handles_labels(), loc="outside upper right", ncols=8, fontsize=8, frameon=False)
+        named = sorted(zip(*left.get_legend_handles_labels(), strict=True), key=lambda pair: ORDER[pair[1]])
+        figure.legend(*zip(*named, strict=True), loc="outside upper right", ncols=7, fontsize=8, frameon=False)
     machine = report.machine
     figure.suptitle(f"{machine['cpu']}, {machine['threads']} threads", fontsize=9, x=0.01, ha="left")
     figure.savefig(path, dpi=110)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import traceback
 import warnings
 from collections.abc import Callable, Iterable
@@ -22,6 +23,8 @@ from bench.timing import Samples, measure
 
 _ROOF = "roof"
 _SCALING_S = 10.0
+_LARGE_BYTES = 1 << 26
+"""Of x, from which free memory is a question."""
 _SLOW_S = 1.0
 """Of a call in the sweep: who is expected to take longer for the next size ends here."""
 Announce = Callable[[str], None]
@@ -150,6 +153,13 @@ class _Runner:
     offsets: tuple[float, ...]
     problem: Problem | None = None  # that the next row may share
 
+    def release(self, row: Row) -> None:
+        """Give back what the rows before have left, if the row needs it."""
+        if nbytes(row) >= _LARGE_BYTES and (self.problem is None or self.problem.key != row.key):
+            self.problem = None
+            gc.collect()
+            allocator.return_freed_memory()
+
     def affordable(self, row: Row) -> Row:
         """Without peers that would take too long: the row of the next smaller size tells."""
         if not row.name.startswith("sweep/"):
@@ -189,6 +199,7 @@ def run(rows: list[Row], wanted: Wanted, announce: Announce, progress: Callable[
     clock = Clock(rows, wanted.budget_s, limit_s)
     runner = _Runner(memory, report, wanted.offsets)
     for row in progress(rows):
+        runner.release(row)
         each_s = clock.begin(row) if fits(row) else clock.leave(row)
         if each_s is None:
             report.skipped.append(row.name)
