@@ -124,6 +124,7 @@ def _run(rows: list[Row], arguments: argparse.Namespace) -> int:
     report.show(found, console)
     arguments.output.mkdir(parents=True, exist_ok=True)
     if arguments.report:
+        report.show_findings(found, console)
         path = document.write(found, arguments.output)
         console.print(f"{found.seconds:.0f} s; the report is {path}", highlight=False)
     else:

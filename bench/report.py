@@ -132,10 +132,14 @@ def show(report: Report, console: Console) -> None:
     lines = summary.lines(report.speed)
     if lines:
         console.print(summary_table(lines))
-    for finding in findings(report, of_sweep(report.speed)):
-        console.print(f"{finding.row}: {finding.kind}, {finding.text}", style="dim", highlight=False, markup=False)
     for name in report.bad:
         console.print(f"[bold red]fastnorm fails or breaks its accuracy contract in {name}[/]")
+
+
+def show_findings(report: Report, console: Console) -> None:
+    """Where the sweep is not monotone, a peer is faster, the roof is far."""
+    for finding in findings(report, of_sweep(report.speed)):
+        console.print(f"{finding.row}: {finding.kind}, {finding.text}", style="dim", highlight=False, markup=False)
 
 
 def write_json(report: Report, path: Path) -> None:

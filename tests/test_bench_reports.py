@@ -256,3 +256,10 @@ def test_a_report_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert (tmp_path / name).stat().st_size > 5_000
         assert f"({name})" in text
     assert json.loads((tmp_path / "bench.json").read_text())["scaling"]["1"].keys() == {"streaming copy", "copy", "read"}
+
+
+def test_memory_is_measured_by_threads() -> None:
+    from bench.roofline import thread_counts
+
+    assert thread_counts(2) == [1, 2]
+    assert thread_counts(40) == [1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 40]
