@@ -77,6 +77,7 @@ SHAPES: list[tuple[Callable[..., Any], tuple[int, ...], Any, Any]] = [
     (row_calls, (6, 5, 32), F8, F8),
     (batch_calls, (12, 7), F4, F8),
     (batch_calls, (2, 3, 20, 20), F4, F4),
+    (batch_calls, (9, 5, 3, 3), F4, F4),
 ]
 CALLS = [
     (f"{name}-{np.dtype(dtype)}-{len(shape)}d", shape, call, dtype)
@@ -175,7 +176,8 @@ def test_errors_are_those_of_the_first_call() -> None:
 
 def test_one_value_per_channel_is_refused_after_many_calls_too() -> None:
     x, mean, var = np.ones((1, 5), np.float32), np.zeros(5), np.ones(5)
-    ready(lambda: fn.batch_norm_train(x, running_mean=mean, running_var=var, unbiased=False))
+    for _ in range(PATIENCE + 3):
+        fn.batch_norm_train(x, running_mean=mean, running_var=var, unbiased=False)
     before = mean.copy()
     with pytest.raises(ValueError, match="one value per channel"):
         fn.batch_norm_train(x, running_mean=mean, running_var=var)
@@ -193,6 +195,14 @@ def test_overlapping_outputs_give_what_a_copy_gives() -> None:
         memory[:] = original
         out = memory[start : start + 6 * 32].reshape(6, 32)
         np.testing.assert_array_equal(fn.layer_norm(x, gamma, out=out), wanted)
+
+
+def test_a_batch_of_one_keeps_its_bits() -> None:
+    """Its statistics are single runs, which are summed as the rows of layer norm are."""
+    (x,) = arrays((1, 3, 5, 5), np.float32, 1)
+    wanted = copies(fn.batch_norm_train(x))
+    for _ in range(PATIENCE + 3):
+        same(fn.batch_norm_train(x), wanted)
 
 
 def test_larger_calls_and_other_options_are_not_compiled() -> None:

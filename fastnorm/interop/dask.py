@@ -24,7 +24,7 @@ class StandardScaler(preprocessing.StandardScaler):
     Notes
     -----
     Chunks are seen by the scaler of `fastnorm.preprocessing` and joined by its `merge`, neighbours first, in an order that depends on
-    the chunks only: the same bits for every scheduler and number of threads that leaves them as they lie in memory.
+    the chunks only: the same bits for every scheduler and number of threads.
     Source of the merge: Chan, Golub, LeVeque 1983.
 
     Examples

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from math import isnan
 from typing import Any
 
+import numpy as np
+
 try:
     import dask.array as da
     from dask.base import is_dask_collection
@@ -24,6 +26,15 @@ def is_frame(X: Any) -> bool:
 def is_lazy(X: Any) -> bool:
     """Whether it is an array or a frame of Dask."""
     return isinstance(X, da.Array) or is_frame(X)
+
+
+def in_order(block: Any) -> Any:
+    """A chunk as it would lie in memory of its own; anything else than an array as it is.
+
+    A view in one process is contiguous in another, and can be misaligned there, and strided elements are summed in another
+    order than contiguous ones.
+    """
+    return np.require(block, requirements=("C", "A")) if isinstance(block, np.ndarray) else block
 
 
 def array_of(name: str, value: Any, function: str) -> Any:

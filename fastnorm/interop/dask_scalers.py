@@ -11,7 +11,7 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnorm.interop.dask_collections import array_of, check_split_every, is_frame, is_lazy, is_unknown, tree
+from fastnorm.interop.dask_collections import array_of, check_split_every, in_order, is_frame, is_lazy, is_unknown, tree
 from fastnorm.plan.intake import result_dtype
 from fastnorm.preprocessing.door import check_n_features
 from fastnorm.preprocessing.parts import adopt, beside, columns_of, fitted
@@ -66,7 +66,7 @@ def _seen(kind: type[Scaler], parameters: dict[str, Any], X: Any, sample_weight:
 
 
 def _see(block: Any, weights: Any, *, kind: type[Scaler], parameters: dict[str, Any]) -> Any:
-    return fitted(kind, parameters, block, weights)
+    return fitted(kind, parameters, in_order(block), in_order(weights))
 
 
 def _row_weights(X: Any, sample_weight: Any) -> Any:

@@ -10,7 +10,7 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnorm.interop.dask_collections import array_of, check_split_every, is_unknown
+from fastnorm.interop.dask_collections import array_of, check_split_every, in_order, is_unknown
 from fastnorm.ops.pooling import Pool, pooled
 from fastnorm.ops.statistics import MeanVar, weights_like
 from fastnorm.plan.intake import as_array, check_nan_policy, normalize_axes, number
@@ -63,7 +63,7 @@ def mean_var(
     Notes
     -----
     The moments of chunks are those of `fastnorm.mean_var`, joined by its merge, neighbours first, in an order that depends
-    on the chunks only: the same bits for every scheduler and number of threads that leaves them as they lie in memory.
+    on the chunks only: the same bits for every scheduler and number of threads.
     Source: Chan, Golub, LeVeque 1983.
 
     Examples
@@ -121,7 +121,7 @@ def _one(size: float) -> int:
 
 
 def _pool_of(block: Any, weights: Any = None, *, axes: tuple[int, ...], nan_policy: str, along: int | None) -> Pool:
-    array = as_array("a chunk of a", block)
+    array = in_order(as_array("a chunk of a", block))
     if along is not None:
         weights = np.asarray(weights).reshape([-1 if k == along else 1 for k in range(array.ndim)])
     return pooled(array, axes, weights_like(array, axes, weights), nan_policy)

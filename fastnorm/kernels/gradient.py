@@ -15,7 +15,7 @@ from fastnorm._jit import chunk_body, driver, loop, parallel_driver
 from fastnorm.element.affine import split_mean
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.gradient import GradientSums, add_sums, mean_terms
-from fastnorm.element.storage import as_compute, cut, flush, row, zero_of
+from fastnorm.element.storage import as_compute, at_once, cut, flush, row, zero_of
 from fastnorm.kernels.scratch import staging
 from fastnorm.kernels.tile import gradient_of_run, gradient_sums_of_run
 from fastnorm.kernels.walk import elements_per_statistic, parameters_per_statistic, position, span
@@ -74,7 +74,7 @@ def sums_of_span(grad, src, residual, mean, rstd, gamma, beta, activation, table
     while at < end:
         o = at // run
         i = at - o * run
-        n = min(min(run - i, end - at), table[PROBLEM, TILE])
+        n = min(min(run - i, end - at), at_once(src, table[PROBLEM, TILE]))
         i += (p - c * segments) * run
         run_grad = cut(grad, position(table, GRAD, b, o, c, i), n)
         run_src = cut(src, position(table, SRC, b, o, c, i), n)

@@ -15,7 +15,7 @@ from fastnorm._jit import chunk_body, driver, loop, parallel_driver
 from fastnorm.element.bits import fence, wide_vectors
 from fastnorm.element.gradient import GradientSums, add_sums, mean_terms
 from fastnorm.element.parameters import gain_of, shift_of
-from fastnorm.element.storage import as_compute, cut, flush, row, zero_of
+from fastnorm.element.storage import as_compute, at_once, cut, flush, row, zero_of
 from fastnorm.kernels.apply import mean_parts
 from fastnorm.kernels.columns import ROWS, add_run, clear
 from fastnorm.kernels.scratch import staging, vectors
@@ -46,7 +46,7 @@ def sums_of_elements(grad, src, mean, rstd, gamma, beta, activation, running, ba
     while at < end:
         o = at // inner
         i = at - o * inner
-        n = run_length(table, i, end - at)
+        n = min(run_length(table, i, end - at), at_once(src, end))
         param = position(table, PARAM, b, o, c, i)
         part = gradient_sums_and_parameters(
             cut(grad, position(table, GRAD, b, o, c, i), n), cut(src, position(table, SRC, b, o, c, i), n), n,

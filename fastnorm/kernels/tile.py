@@ -8,7 +8,7 @@ from fastnorm.element.affine import affine, centred, distance, origin_near
 from fastnorm.element.gradient import GradientSums, input_gradient, weighted
 from fastnorm.element.moments import about_shift, lopsided
 from fastnorm.element.parameters import either
-from fastnorm.element.storage import as_compute, at, load, store, write, zero_of
+from fastnorm.element.storage import as_compute, at, at_once, load, store, write, zero_of
 
 # Elements whose squares are summed in float32: 16 to a vector lane. One outlier absorbs at most
 # 16 half roundings of its own square: 5e-7 of the variance.
@@ -50,10 +50,11 @@ def sums_about(run, n, shift):
     """Of d and d*d, where d = x - shift."""
     total64 = 0.0
     squares64 = 0.0
-    for begin in range(0, n, BLOCK):
+    block = at_once(run, BLOCK)
+    for begin in range(0, n, block):
         total = zero_of(run)
         squares = total
-        for i in range(begin, min(begin + BLOCK, n)):
+        for i in range(begin, min(begin + block, n)):
             d = distance(load(run, i), shift)
             total += d
             squares += d * d
@@ -66,9 +67,10 @@ def sums_about(run, n, shift):
 def squares_of_run(run, n):
     """In the compute dtype (float32: up to abs(x) of 5e17), blocks of them in float64. All in float64 took 1.1 times as long."""
     total64 = 0.0
-    for begin in range(0, n, BLOCK):
+    block = at_once(run, BLOCK)
+    for begin in range(0, n, block):
         total = zero_of(run)
-        for i in range(begin, min(begin + BLOCK, n)):
+        for i in range(begin, min(begin + block, n)):
             value = load(run, i)
             total += value * value
         total64 += float(total)

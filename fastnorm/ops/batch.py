@@ -183,7 +183,7 @@ def _trainer(
     """Training for other arrays like these, all contiguous."""
     problem = arrange(channel_layout(x.ndim, axis, True), (x, out, residual, None, None), get_num_threads())
     walk = passes.normalize_pass(problem, eps, activation_tag(activation))
-    if activation is None and residual is None:
+    if activation is None and residual is None and problem.schedule.fused and not problem.schedule.rows:
         offer(x, options, "normalize_planes" if problem.schedule.planar else "normalize_columns", problem)
     forward, count = normalizer(problem, walk, x, out, gamma, beta, residual), x.size // x.shape[axis]
 

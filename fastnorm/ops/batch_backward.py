@@ -135,7 +135,7 @@ def batch_norm_backward(
             tag, of_parameters = activation_tag(activation), ((channels,), param_dtype)
             repeated = backpropagator(problem, tag, bool(training), (x, target.computed, grad), mean, rstd, gamma, beta, *of_parameters)
             remember(key, repeated, out, *arrays)
-            if activation is None and training is True:
+            if activation is None and training is True and problem.schedule.fused:
                 offer(x, options, "backward_planes" if problem.schedule.planar else "backward_columns", problem)
         dgamma, dbeta = passes.gradient(problem, centre, spread, scale, shift, activation_tag(activation), bool(training))
         problem.finish()

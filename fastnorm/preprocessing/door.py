@@ -131,7 +131,7 @@ def weights_of(sample_weight: Any, table: Any) -> Array | None:
         return None
     n = table.shape[0]
     kind = table.dtype if table.dtype.char in "fd" and not is_sparse(table) else np.dtype(np.float64)
-    if np.iscomplexobj(sample_weight):
+    if np.asarray(sample_weight).dtype.kind == "c":
         raise TypeError("sample_weight is complex; pass real numbers")
     with _representable("sample_weight"), np.errstate(over="ignore"):
         weights = np.asarray(sample_weight, kind.newbyteorder("="))
