@@ -18,6 +18,8 @@ from fastnorm.element.parameters import gain_of, shift_of
 from fastnorm.element.storage import as_compute, at_once, cut, flush, row, zero_of
 from fastnorm.kernels.apply import mean_parts
 from fastnorm.kernels.columns import ROWS, add_run, clear
+from fastnorm.kernels.normalize import next_statistic
+from fastnorm.kernels.prefetch import AHEAD, PIECE, fetch_run, fetch_run_to_write
 from fastnorm.kernels.scratch import staging, vectors
 from fastnorm.kernels.tile import gradient_of_run, gradient_sums_and_parameters
 from fastnorm.kernels.walk import elements_per_statistic, position, run_length, run_length_before, span
@@ -68,7 +70,7 @@ def terms_about(mean, sums, count, rstd):
 
 @loop
 def gradient_of_elements(grad, src, out, staged, mean, rstd, gamma, beta, activation, terms, table, stat, begin, end):
-    """Backwards: the sums have just been the other way."""
+    """Backwards: the sums have just been the other way. Of the next statistic what its sums read first is fetched."""
     zero = zero_of(src)
     channel, inner = table[PROBLEM, CHANNEL], table[PROBLEM, INNER]
     b = stat // channel
@@ -77,11 +79,17 @@ def gradient_of_elements(grad, src, out, staged, mean, rstd, gamma, beta, activa
     scale = as_compute(zero, rstd[stat])
     offset, slope = as_compute(zero, terms[0]), as_compute(zero, terms[1])
     streaming = table[PROBLEM, STREAM] != 0
+    nb, nc = next_statistic(b, c, channel)
+    next_src, next_grad = position(table, SRC, nb, 0, nc, 0), position(table, GRAD, nb, 0, nc, 0)
     at = end
     while at > begin:
         o = (at - 1) // inner
-        n = run_length_before(table, at - o * inner, at - begin)
+        n = min(run_length_before(table, at - o * inner, at - begin), PIECE)
         i = at - o * inner - n
+        fetch_run(src, next_src + end - at, n)
+        fetch_run(grad, next_grad + end - at, n)
+        if not streaming:
+            fetch_run_to_write(out, position(table, OUT, b, o, c, 0), max(0, i - AHEAD), i - AHEAD + n)
         param = position(table, PARAM, b, o, c, i)
         place = position(table, OUT, b, o, c, i)
         target = cut(staged, 0, n) if streaming else cut(out, place, n)
@@ -116,7 +124,11 @@ def elements_backward_chunk(grad, src, out, mean, rstd, gamma, beta, activation,
         clear(row(total, field), parameters)
     additions = n // parameters if n > parameters else 1
     unsettled = 0
+    channel, inner, streaming = table[PROBLEM, CHANNEL], table[PROBLEM, INNER], table[PROBLEM, STREAM] != 0
     for stat in range(first, last):
+        if not streaming:
+            place = position(table, OUT, stat // channel, 0, stat - stat // channel * channel, 0)
+            fetch_run_to_write(out, place, max(0, inner - AHEAD), inner)
         sums = sums_of_elements(grad, src, mean, rstd, gamma, beta, activation, running, 0, table, stat, 0, n)
         terms = terms_about(mean, sums, float(n), rstd[stat])
         gradient_of_elements(grad, src, out, staged, mean, rstd, gamma, beta, activation, terms, table, stat, 0, n)

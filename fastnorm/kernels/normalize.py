@@ -15,9 +15,10 @@ from fastnorm._jit import chunk_body, driver, loop, parallel_driver, variant
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.moments import EMPTY, about_shift, merge, reciprocal_std, rounded_mean, variance
 from fastnorm.element.parameters import either, gain_of, only_with, only_without, shift_of
-from fastnorm.element.storage import cut, fetch, fetch_to_write, row, subrun, zero_of
+from fastnorm.element.storage import cut, row, subrun, zero_of
 from fastnorm.kernels.apply import apply_to_block, apply_to_span, column_parameters, mean_parts, parameters_of
 from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, moments_of_block, moments_of_span, record, record_columns
+from fastnorm.kernels.prefetch import AHEAD, PIECE, fetch_run, fetch_run_to_write
 from fastnorm.kernels.scratch import staging, vectors
 from fastnorm.kernels.tile import normalize_run, sum_of_runs, sums_about_guess
 from fastnorm.kernels.walk import elements_per_statistic, position, span, tile_of_columns, units_of_columns
@@ -41,16 +42,8 @@ from fastnorm.plan.table import (
     STREAM,
 )
 
-# Elements of a piece of a row, between which the next are fetched.
-PIECE = 256
 # Elements of a block of short rows: their sums do not wait for each other.
 BLOCK = 1024
-# Elements of the output whose lines are fetched before they are written. A store that misses waits in the same queue as the
-# loads: with the lines asked for while the moments are summed, (65536, 256) went from 1.72 to 1.2 times a copy, (16384, 768)
-# from 1.31 to 1.0 (Intel, two cores); whole rows of 16 KB, on the other hand, from 1.15 to 1.31, and 512 elements to 1.1.
-AHEAD = 512
-# Elements of a cache line of float32; of narrower ones every other line is fetched, and the rest by the CPU itself.
-LINE = 16
 
 
 def means_of(stats, centre):
@@ -107,8 +100,7 @@ def planar_normalize_parallel(src, residual, out, stats, gamma, beta, centre, ep
 def normalize_line(line, residual, target, rstd, high, low, gamma, beta, activation, table, b, c, run, src, ahead):
     """One run that is a whole statistic: its elements share parameters by `run`, but those that have their own.
 
-    What lies `ahead` is fetched piece by piece: reading and writing at once is what memory does best. Rows of 256
-    went from 8.8 to 7.4 ms, where a copy takes 6.1.
+    What lies `ahead` is fetched piece by piece.
     """
     param, zero, inner = position(table, PARAM, b, 0, c, 0), zero_of(line), table[PROBLEM, INNER]
     segment = 0
@@ -118,23 +110,14 @@ def normalize_line(line, residual, target, rstd, high, low, gamma, beta, activat
         at = segment
         while at < end:
             n = min(PIECE, end - at)
-            for i in range(ahead + at, ahead + at + n, LINE):
-                fetch(src, i)
-            for i in range(at + AHEAD, min(at + AHEAD + n, inner), LINE):
-                fetch_to_write(target, i)
+            fetch_run(src, ahead + at, n)
+            fetch_run_to_write(target, 0, at + AHEAD, min(at + AHEAD + n, inner))
             gain, shifts = gain_of(gamma, param + at, n), shift_of(beta, shift, param + at, n)
             extra = cut(residual, position(table, EXTRA, b, 0, c, at), n)
             normalize_run(subrun(line, at, n), extra, subrun(target, at, n), n, high, low, scale, gain, shifts, activation)
             at += n
         segment = end
         param += 1
-
-
-@loop
-def fetch_start(out, place, inner):
-    """The lines that a row is first written to."""
-    for i in range(place, place + min(inner, AHEAD), LINE):
-        fetch_to_write(out, i)
 
 
 @loop
@@ -202,7 +185,7 @@ def rows_normalize_chunk(src, extra, out, total, stats, gamma, beta, centre, eps
         of_b, of_c = b, c
         for stat in range(begin, end):
             if out is not None:
-                fetch_start(out, position(table, OUT, of_b, 0, of_c, 0), inner)
+                fetch_run_to_write(out, position(table, OUT, of_b, 0, of_c, 0), 0, min(inner, AHEAD))
             sums_of_row(src, addend, total, stats, centre, table, stat, of_b, of_c, inner)
             of_b, of_c = next_statistic(of_b, of_c, channel)
         settle_rows(stats, begin, end - begin, inner, eps)

@@ -1,0 +1,31 @@
+"""Asking for memory before it is needed: what rows read next, and the lines that they are about to write.
+
+A store that misses waits in the same queue as the loads. With the lines of the output asked for while the moments are summed,
+layer norm of (65536, 256) went from 1.72 to 1.2 times a copy, of (16384, 768) from 1.31 to 1.0; with both, its backward from
+1.44 to 1.22 times an addition of two arrays (Intel, two cores).
+"""
+
+from __future__ import annotations
+
+from fastnorm._jit import loop
+from fastnorm.element.storage import fetch, fetch_to_write
+
+# Elements of a piece of a row, between which the next are fetched: reading and writing at once is what memory does best.
+PIECE = 256
+# Elements of the output that are fetched ahead. Whole rows of 16 KB took 1.31 times a copy, not fetched at all 1.15, so 1.1.
+AHEAD = 512
+# Elements of a cache line of float32; of narrower ones every other line is fetched, and the rest by the CPU itself.
+LINE = 16
+
+
+@loop
+def fetch_run(storage, place, n):
+    for i in range(place, place + n, LINE):
+        fetch(storage, i)
+
+
+@loop
+def fetch_run_to_write(storage, place, begin, end):
+    """Elements begin to end of the run at `place`."""
+    for i in range(place + begin, place + end, LINE):
+        fetch_to_write(storage, i)
