@@ -17,6 +17,7 @@ from fastnorm.element.moments import reciprocal_std
 from fastnorm.element.parameters import gain_at, gain_of, number_of, shift_of, shifts_at
 from fastnorm.element.storage import as_compute, before_line, cut, flush, row, zero_of
 from fastnorm.kernels.columns import repeat, rows_of
+from fastnorm.kernels.prefetch import fetch_row, fetch_row_to_write
 from fastnorm.kernels.scratch import staging, vectors
 from fastnorm.kernels.tile import normalize_run
 from fastnorm.kernels.walk import (
@@ -187,6 +188,9 @@ def apply_to_rows(src, residual, out, staged, parameters, gamma, beta, first, pl
     for line in range(n_rows):
         run_src, run_residual, run_out = rows_of(src, residual, out, places, steps, line, n)
         target = cut(staged, 0, n) if streaming else run_out
+        fetch_row(src, places[0] + (line + 1) * steps[0], n)
+        if not streaming:
+            fetch_row_to_write(out, places[2] + (line + 1) * steps[2], n)
         gain, shifts = gain_at(gamma, first + line), shifts_at(beta, shift, first + line)
         normalize_run(run_src, run_residual, target, n, high, low, scale, gain, shifts, activation)
         if streaming:

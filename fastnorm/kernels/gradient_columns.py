@@ -10,6 +10,7 @@ from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.storage import as_compute, cut, flush, row, zero_of
 from fastnorm.kernels.columns import clear, copy_run, gradient_sums_of_rows, repeat, unfold_sums
 from fastnorm.kernels.gradient import forward_parameters, record_sums, terms_of_statistic
+from fastnorm.kernels.prefetch import fetch_row, fetch_row_to_write
 from fastnorm.kernels.scratch import staging, vectors
 from fastnorm.kernels.tile import gradient_of_run
 from fastnorm.kernels.walk import (
@@ -128,6 +129,10 @@ def gradient_of_rows(grad, src, residual, out, grad_residual, staged, parameters
         place = places[3] + line * steps[3]
         extra = cut(grad_residual, places[4] + line * steps[4], n)
         target = cut(staged, 0, n) if streaming else cut(out, place, n)
+        fetch_row(grad, places[0] + (line + 1) * steps[0], n)
+        fetch_row(src, places[1] + (line + 1) * steps[1], n)
+        if not streaming:
+            fetch_row_to_write(out, place + steps[3], n)
         gradient_of_row(run_grad, run_src, run_residual, target, extra, n, high, low, scale, None, shift, offset, slope, activation)
         if streaming:
             flush(staged, out, place, n)

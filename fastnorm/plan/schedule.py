@@ -158,7 +158,7 @@ def _interleaved(
     small = geometry.size < PARALLEL_ELEMENTS
     tile_bytes = geometry.outer * columns * compute_bytes
     fused = two_phases and (small or (geometry.batch * tiles >= FUSED_TILES and tile_bytes <= L2_BYTES))
-    cuts = 1 if fused else max(1, min(MAX_CUTS, geometry.size // 131072 // (geometry.batch * tiles), geometry.outer // 512))
+    cuts = 1 if fused else max(1, min(MAX_CUTS, geometry.size // 131072 // (geometry.batch * tiles), geometry.outer // 64))
     fold = 1
     if foldable and tiles == 1:
         fold = fold_of(columns, geometry.outer // cuts, FOLD_BYTES // compute_bytes)
