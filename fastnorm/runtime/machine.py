@@ -6,29 +6,40 @@ import os
 from functools import cache
 from pathlib import Path
 
+# A virtual machine is told the cache of the whole socket. Two cores of one with 480 MB copied 51 MB with 57 GB/s and 205 MB
+# with 29; streaming stores began to pay at 80 to 110 MB.
+_MOST_PER_CORE = 48 << 20
+
 
 @cache
 def last_level_cache_bytes() -> int:
-    """Of the largest cache that the system names; 32 MB where it names none."""
-    for name in ("SC_LEVEL3_CACHE_SIZE", "SC_LEVEL2_CACHE_SIZE"):
+    """What the cores of this process can hope for of the largest cache that the system names; 32 MB where it names none."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(_largest_cache_bytes(), cores * _MOST_PER_CORE)
+
+
+def _largest_cache_bytes() -> int:
+    sizes = []
+    for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
         try:
-            size = os.sysconf(name)
-        except (ValueError, OSError, AttributeError):
+            sizes.append(int((index / "size").read_text().strip().removesuffix("K")) << 10)
+        except (OSError, ValueError):
             continue
-        if size > 0:
-            return size
-    return 32 << 20
+    return max(sizes, default=32 << 20)
 
 
 @cache
 def streaming_stores_pay() -> bool:
     """Whether stores that bypass the caches are faster where the output does not fit in them.
 
-    On AMD Zen they save the read of every line that is overwritten: 40 % of bandwidth. An Intel core
-    has too few buffers for them to keep its share of bandwidth busy: two cores of a Cascade Lake copy
+    On AMD Zen they save the read of every line that is overwritten: 40 % of bandwidth. An Intel core up to
+    Cascade Lake has too few buffers for them to keep its share of bandwidth busy: two cores of one copy
     128 MB with 15.4 GB/s streaming and 15.0 plain, but 13.2 when tiles are staged in L1 to be streamed.
+    With AMX (Sapphire Rapids and later) it has enough: training of 103 MB took 7.1 instead of 10.8 ms, its
+    backward 11.3 instead of 17.9, inference 6.2 instead of 8.6.
     """
     try:
-        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text(errors="replace")[:2000]
+        told = Path("/proc/cpuinfo").read_text(errors="replace")[:4000]
     except OSError:
         return False
+    return "AuthenticAMD" in told or " amx_tile" in told
