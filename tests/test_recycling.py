@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import RunPython
 
 import fastnorm as fn
 from fastnorm.runtime import recycling
@@ -198,15 +199,21 @@ def test_collection_in_the_middle_of_a_request_does_not_wait(x: np.ndarray[Any, 
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_child_goes_on(x: np.ndarray[Any, Any]) -> None:
-    with fn.recycle_outputs(BIG) as recycler:
-        wanted = fn.layer_norm(x)
-        with recycler._lock:
-            child = os.fork()
-            if child == 0:
-                ok = np.array_equal(fn.layer_norm(x), wanted) and recycler.free_bytes > 0
-                os._exit(0 if ok else 1)
-        assert os.waitpid(child, 0)[1] == 0
+def test_a_forked_child_goes_on(run_python: RunPython) -> None:
+    code = """
+import os
+import numpy as np
+import fastnorm as fn
+x = np.random.default_rng(0).standard_normal((64, 64, 64), np.float32)
+with fn.recycle_outputs(1 << 30) as recycler:
+    wanted = fn.layer_norm(x)
+    with recycler._lock:
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if np.array_equal(fn.layer_norm(x), wanted) and recycler.free_bytes > 0 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+"""
+    run_python("-c", code)
 
 
 @pytest.mark.parametrize(("value", "error"), [(1.5, TypeError), ("1", TypeError), (None, TypeError), (True, TypeError), (-1, ValueError)])
