@@ -284,6 +284,7 @@ big = np.random.default_rng(2).standard_normal((64, 16, 90, 91)).astype(np.float
 expected = fn.batch_norm_train(big).y
 assert correct(big[:4], fn.batch_norm_train(big[:4]).y)
 caught = 0
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts jobs in the background without it
 for k in range(25):
     signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
@@ -313,6 +314,7 @@ def test_interrupts_while_numba_is_imported_and_compiles(run_python: RunPython, 
     runs(
         run_python,
         """
+signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
 interrupted = 0
 for delay in (0.02, 0.15, 0.3, 0.4, 0.8):
