@@ -30,6 +30,7 @@ import numba  # noqa: E402
 from numba.core import caching, ccallback, compiler, sigutils  # noqa: E402
 from numba.core.compiler_lock import global_compiler_lock  # noqa: E402
 from numba.core.registry import CPUDispatcher  # noqa: E402
+from numba.core.types.misc import unliteral  # noqa: E402
 from numba.extending import overload  # noqa: E402
 
 from fastnorm import _linking  # noqa: E402
@@ -159,6 +160,10 @@ class _Dispatcher(CPUDispatcher):
     def compile(self, sig: Any) -> Any:
         with _compilation():
             return super().compile(sig)
+
+    def get_call_template(self, args: Any, kws: Any) -> Any:
+        """A constant in a call is no type of its own: bodies and loops were compiled once more for every such number."""
+        return super().get_call_template(tuple(unliteral(a) for a in args), {k: unliteral(a) for k, a in kws.items()})
 
 
 def _njit(pipeline_class: Any = compiler.Compiler, **options: Any) -> Callable[[Callable[..., Any]], Any]:
