@@ -1,7 +1,7 @@
 """Whole calls on small plain arrays, each one compiled function: `ops.few` says when.
 
 What the door does in 3 to 10 us of Python (do shapes agree, does the output overlap an input, dtypes of parameters) takes
-nothing here, and Numba's dispatcher finds the types of the arguments in 60 ns each. The chunk bodies are those of all
+nothing here, and Numba's dispatcher finds the types of the arguments in 60 ns each. The serial drivers are those of all
 other calls, so the bits are the same. False: arrays do not fit, nothing was written, and the general way says why.
 """
 
@@ -15,14 +15,14 @@ from numba.core import types
 from fastnorm._jit import driver, loop, variant
 from fastnorm.element.moments import moving_average
 from fastnorm.element.storage import row
-from fastnorm.kernels.apply import interleaved_apply_chunk, planar_apply_chunk
-from fastnorm.kernels.gradient import parameter_gradients_of_sums, planar_backward_chunk
-from fastnorm.kernels.gradient_columns import interleaved_backward_chunk
-from fastnorm.kernels.gradient_elements import elements_backward_chunk
+from fastnorm.kernels.apply import interleaved_apply_serial, planar_apply_serial
+from fastnorm.kernels.gradient import parameter_gradients_of_sums, planar_backward_serial
+from fastnorm.kernels.gradient_columns import interleaved_backward_serial
+from fastnorm.kernels.gradient_elements import elements_backward_serial
 from fastnorm.kernels.moments import MEAN, VARIANCE
-from fastnorm.kernels.normalize import interleaved_normalize_chunk, planar_normalize_chunk, rows_normalize_chunk
+from fastnorm.kernels.normalize import interleaved_normalize_serial, planar_normalize_serial, rows_normalize_serial
 from fastnorm.kernels.walk import elements_per_statistic
-from fastnorm.plan.table import CHANNEL, CHUNKS, INNER, PROBLEM
+from fastnorm.plan.table import CHANNEL, INNER, PROBLEM
 
 
 def fits(parameter, n, out):
@@ -105,9 +105,7 @@ def normalize_rows(x, gamma, beta, out, stats, centre, eps, table):
     n = table[PROBLEM, INNER]
     if not (agree(x, out) and fits(gamma, n, out) and fits(beta, n, out)):
         return False
-    src, target, scale, shift = x.reshape(-1), out.reshape(-1), along(gamma, x), along(beta, x)
-    for chunk in range(table[PROBLEM, CHUNKS]):
-        rows_normalize_chunk(src, None, target, None, stats, scale, shift, centre, eps, None, table, chunk)
+    rows_normalize_serial(x.reshape(-1), None, out.reshape(-1), None, stats, along(gamma, x), along(beta, x), centre, eps, None, table)
     return True
 
 
@@ -117,8 +115,9 @@ def given_fit(mean, spread, gamma, beta, out, n):
 
 
 @loop
-def can_move(momentum, unbiased, table):
-    return 0.0 <= momentum <= 1.0 and (elements_per_statistic(table) > 1 or not unbiased)
+def can_train(x, gamma, beta, running_mean, running_var, out, momentum, unbiased, table):
+    fit = agree(x, out) and given_fit(running_mean, running_var, gamma, beta, out, table[PROBLEM, CHANNEL])
+    return fit and 0.0 <= momentum <= 1.0 and (elements_per_statistic(table) > 1 or not unbiased)
 
 
 @loop
@@ -148,26 +147,18 @@ def move_both(running_mean, running_var, stats, momentum, unbiased, table):
 
 @driver
 def normalize_planes(x, gamma, beta, running_mean, running_var, out, stats, eps, momentum, unbiased, table):
-    if not (given_fit(running_mean, running_var, gamma, beta, out, table[PROBLEM, CHANNEL]) and can_move(momentum, unbiased, table)):
+    if not can_train(x, gamma, beta, running_mean, running_var, out, momentum, unbiased, table):
         return False
-    if not agree(x, out):
-        return False
-    src, target, scale, shift = x.reshape(-1), out.reshape(-1), double(gamma), double(beta)
-    for chunk in range(table[PROBLEM, CHUNKS]):
-        planar_normalize_chunk(src, None, target, stats, scale, shift, 0, eps, None, table, chunk)
+    planar_normalize_serial(x.reshape(-1), None, out.reshape(-1), stats, double(gamma), double(beta), 0, eps, None, table)
     move_both(running_mean, running_var, stats, momentum, unbiased, table)
     return True
 
 
 @driver
 def normalize_columns(x, gamma, beta, running_mean, running_var, out, stats, eps, momentum, unbiased, table):
-    if not (given_fit(running_mean, running_var, gamma, beta, out, table[PROBLEM, CHANNEL]) and can_move(momentum, unbiased, table)):
+    if not can_train(x, gamma, beta, running_mean, running_var, out, momentum, unbiased, table):
         return False
-    if not agree(x, out):
-        return False
-    src, target, scale, shift = x.reshape(-1), out.reshape(-1), double(gamma), double(beta)
-    for chunk in range(table[PROBLEM, CHUNKS]):
-        interleaved_normalize_chunk(src, None, target, stats, scale, shift, 0, eps, None, table, chunk)
+    interleaved_normalize_serial(x.reshape(-1), None, out.reshape(-1), stats, double(gamma), double(beta), 0, eps, None, table)
     move_both(running_mean, running_var, stats, momentum, unbiased, table)
     return True
 
@@ -176,10 +167,8 @@ def normalize_columns(x, gamma, beta, running_mean, running_var, out, stats, eps
 def apply_planes(x, mean, var, gamma, beta, out, eps, table):
     if not (agree(x, out) and given_fit(mean, var, gamma, beta, out, table[PROBLEM, CHANNEL])):
         return False
-    src, target, centre, spread = x.reshape(-1), out.reshape(-1), double(mean), double(var)
-    scale, shift = double(gamma), double(beta)
-    for chunk in range(table[PROBLEM, CHUNKS]):
-        planar_apply_chunk(src, None, target, centre, None, spread, scale, shift, eps, None, table, chunk)
+    parameters = double(mean), None, double(var), double(gamma), double(beta)
+    planar_apply_serial(x.reshape(-1), None, out.reshape(-1), *parameters, eps, None, table)
     return True
 
 
@@ -187,11 +176,14 @@ def apply_planes(x, mean, var, gamma, beta, out, eps, table):
 def apply_columns(x, mean, var, gamma, beta, out, eps, table):
     if not (agree(x, out) and given_fit(mean, var, gamma, beta, out, table[PROBLEM, CHANNEL])):
         return False
-    src, target, centre, spread = x.reshape(-1), out.reshape(-1), double(mean), double(var)
-    scale, shift = double(gamma), double(beta)
-    for chunk in range(table[PROBLEM, CHUNKS]):
-        interleaved_apply_chunk(src, None, target, centre, None, spread, scale, shift, eps, None, table, chunk)
+    parameters = double(mean), None, double(var), double(gamma), double(beta)
+    interleaved_apply_serial(x.reshape(-1), None, out.reshape(-1), *parameters, eps, None, table)
     return True
+
+
+@loop
+def can_go_back(dy, x, mean, rstd, gamma, out, table):
+    return agree(x, out) and agree(dy, out) and given_fit(mean, rstd, gamma, None, out, table[PROBLEM, CHANNEL])
 
 
 @loop
@@ -199,36 +191,28 @@ def deliver(table, sums, rstd, gradients):
     """Parameter gradients, rounded to their dtype. gradients : (2, parameters)"""
     exact = np.empty((2, gradients.shape[1]))
     parameter_gradients_of_sums(table, sums, rstd, exact[0], exact[1])
-    for k in range(2):
-        for p in range(gradients.shape[1]):
-            gradients[k, p] = exact[k, p]
+    gradients[:] = exact
 
 
 @driver
 def backward_planes(dy, x, mean, rstd, gamma, out, gradients, table):
-    n = table[PROBLEM, CHANNEL]
-    if not (agree(x, out) and agree(dy, out) and given_fit(mean, rstd, gamma, None, out, n)):
+    if not can_go_back(dy, x, mean, rstd, gamma, out, table):
         return False
-    grad, src, target = dy.reshape(-1), x.reshape(-1), out.reshape(-1)
-    centre, spread, scale = double(mean), double(rstd), double(gamma)
-    sums = np.empty((2, n))
-    for chunk in range(table[PROBLEM, CHUNKS]):
-        planar_backward_chunk(grad, src, None, target, None, centre, spread, scale, None, None, sums, True, table, chunk)
-    deliver(table, sums, spread, gradients)
+    sums, parameters = np.empty((2, gradients.shape[1])), (double(mean), double(rstd), double(gamma), None)
+    operands = dy.reshape(-1), x.reshape(-1), None, out.reshape(-1), None
+    planar_backward_serial(*operands, *parameters, None, sums, True, table)
+    deliver(table, sums, parameters[1], gradients)
     return True
 
 
 @driver
 def backward_columns(dy, x, mean, rstd, gamma, out, gradients, table):
-    n = table[PROBLEM, CHANNEL]
-    if not (agree(x, out) and agree(dy, out) and given_fit(mean, rstd, gamma, None, out, n)):
+    if not can_go_back(dy, x, mean, rstd, gamma, out, table):
         return False
-    grad, src, target = dy.reshape(-1), x.reshape(-1), out.reshape(-1)
-    centre, spread, scale = double(mean), double(rstd), double(gamma)
-    sums = np.empty((2, n))
-    for chunk in range(table[PROBLEM, CHUNKS]):
-        interleaved_backward_chunk(grad, src, None, target, None, centre, spread, scale, None, None, sums, True, table, chunk)
-    deliver(table, sums, spread, gradients)
+    sums, parameters = np.empty((2, gradients.shape[1])), (double(mean), double(rstd), double(gamma), None)
+    operands = dy.reshape(-1), x.reshape(-1), None, out.reshape(-1), None
+    interleaved_backward_serial(*operands, *parameters, None, sums, True, table)
+    deliver(table, sums, parameters[1], gradients)
     return True
 
 
@@ -239,9 +223,7 @@ def backward_rows(dy, x, mean, rstd, gamma, out, gradients, table):
     if not (agree(x, out) and agree(dy, out) and fits(gamma, n, out) and fit_rows(mean, x, out) and fit_rows(rstd, x, out)):
         return False
     totals = np.empty((1, 2, n))
-    grad, src, target, scale = dy.reshape(-1), x.reshape(-1), out.reshape(-1), along(gamma, x)
-    elements_backward_chunk(grad, src, target, flat(mean), flat(rstd), scale, None, None, totals, table, 0)
-    for k in range(2):
-        for i in range(n):
-            gradients[k, i] = totals[0, k, i]
+    operands = dy.reshape(-1), x.reshape(-1), out.reshape(-1)
+    elements_backward_serial(*operands, flat(mean), flat(rstd), along(gamma, x), None, None, totals, table)
+    gradients[:] = totals[0]
     return True

@@ -123,8 +123,7 @@ def find(x: Any, options: tuple[Any, ...]) -> Few | None:
 
 def offer(x: Any, options: tuple[Any, ...], name: str, problem: Problem) -> None:
     """Remember how this kind of call is planned. name : in kernels.whole"""
-    small = x.size < PARALLEL_ELEMENTS and x.dtype.char in "fd" and not problem.detours
-    if not small or not hasattr(getattr(kernels.whole, name), "signatures"):  # plain functions under NUMBA_DISABLE_JIT
+    if x.size >= PARALLEL_ELEMENTS or x.dtype.char not in "fd" or problem.detours:
         return
     if len(_offered) >= _MOST:
         _offered.clear()

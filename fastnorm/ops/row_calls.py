@@ -96,7 +96,7 @@ def single(x: ArrayLike, gamma: Any, beta: Any, axis: Any, eps: Any, out: Any, c
         y, stats = few.output() if out is None else out, few.statistics()
         if few.run(x, gamma, beta, y, stats, centre, eps):
             return y if result is None else result(y, stats[0].reshape(few.shape[:-1]), stats[3].reshape(few.shape[:-1]))
-    key = signature((single, axis, type(axis), eps, centre, result), out, x, gamma, beta)
+    key = signature((*options, result), out, x, gamma, beta)
     known = recall(key, out, x, gamma, beta)
     if known is not None:
         again(x, options)
@@ -145,7 +145,7 @@ def backward(dy: ArrayLike, x: ArrayLike, mean: Any, rstd: Any, gamma: Any, axis
         if few.run(dy, x, mean, rstd, gamma, dx, gradients):
             return dx, gradients[0], gradients[1]
     arrays = (x, dy, mean, rstd, gamma)
-    key = signature((backward, source, axis, type(axis)), out, *arrays)
+    key = signature(options, out, *arrays)
     known = recall(key, out, *arrays)
     if known is not None:
         again(x, options)
