@@ -186,6 +186,18 @@ def backward_is_that_of_all_samples_together(comm: Any) -> None:
 
 
 @check
+def a_wider_gradient_is_rounded_as_in_one_process(comm: Any) -> None:
+    for shape, axis, samples in LAYOUTS[:4]:
+        x, dy = batch(shape, np.float32, axis), rng(4).standard_normal(shape)
+        _, mean, rstd = fn.batch_norm_train(x, axis=axis)
+        found = fn.mpi.batch_norm_backward(dealt(dy, comm, samples), dealt(x, comm, samples), mean, rstd, axis=axis, comm=comm)
+        rounded = fn.mpi.batch_norm_backward(
+            dealt(dy.astype(np.float32), comm, samples), dealt(x, comm, samples), mean, rstd, axis=axis, comm=comm
+        )
+        assert all(a.tobytes() == b.tobytes() for a, b in zip(found, rounded, strict=True))
+
+
+@check
 def backward_with_activation_and_residual(comm: Any) -> None:
     shape = (24, 4, 5)
     x, r, dy = batch(shape, np.float32, 1), batch(shape, np.float32, 1, -0.5), rng(4).standard_normal(shape).astype(np.float32)

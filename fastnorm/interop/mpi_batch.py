@@ -9,14 +9,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastnorm.interop.mpi_exchange import union
 from fastnorm.ops import passes
-from fastnorm.ops.batch import BatchNormTraining, channel_layout, channels_of
-from fastnorm.ops.batch_backward import BatchNormGradients, BatchNormResidualGradients, backward_outputs
-from fastnorm.ops.door import activation_tag, apart, check_activation, gradient_dtype, output, running_pair
+from fastnorm.ops.batch import BatchNormTraining, TrainingCall
+from fastnorm.ops.batch_backward import BackwardCall, BatchNormGradients, BatchNormResidualGradients
+from fastnorm.ops.door import running_pair
 from fastnorm.ops.pooling import Pool
 from fastnorm.ops.reduction import Reduced
-from fastnorm.plan.intake import as_array, eps_of, operand, vector
-from fastnorm.plan.problem import arrange
-from fastnorm.runtime.threads import get_num_threads
 
 Array = NDArray[Any]
 
@@ -44,26 +41,16 @@ class _Forward:
         self, x: Any, gamma: Any, beta: Any, axis: Any, eps: Any, running_mean: Any, running_var: Any, momentum: Any, unbiased: Any,
         activation: Any, residual: Any, out: Any,
     ) -> None:  # fmt: skip
-        x = as_array("x", x)
-        axis, channels = channels_of(x, axis)
-        self.scale, self.shift = vector("gamma", gamma, channels, axis), vector("beta", beta, channels, axis)
-        self.eps = eps_of(eps)
-        check_activation(activation)
-        self.activation = activation
-        extra = None if residual is None else operand("residual", residual, x.shape)
-        self.running = running_pair(running_mean, running_var, momentum, unbiased, channels, 0, axis)
-        self.target = output("out", out, x, (x, extra))
-        self.problem = None
-        nothing = np.full(channels, np.nan)
-        moments = Reduced(nothing, np.zeros(channels), nothing, 0)
-        if x.size:
-            self.scale, self.shift = apart(self.scale, self.target), apart(self.shift, self.target)
-            layout = channel_layout(x.ndim, axis, True)
-            self.problem = arrange(layout, (x, self.target.computed, extra, None, None), get_num_threads())
-            stats = passes.moments(self.problem, self.eps)
-            moments = Reduced(stats[0], stats[1], stats[2], x.size // channels)
+        self.call = call = TrainingCall(x, gamma, beta, axis, eps, activation, residual, out)
+        self.running = running_pair(running_mean, running_var, momentum, unbiased, call.channels, 0, call.axis)
+        nothing = np.full(call.channels, np.nan)
+        self.problem, moments = None, Reduced(nothing, np.zeros(call.channels), nothing, 0)
+        if call.x.size:
+            self.problem = call.problem()
+            stats = passes.moments(self.problem, call.eps)
+            moments = Reduced(stats[0], stats[1], stats[2], call.x.size // call.channels)
         self.part = PartMoments(moments, self.running.var is not None and self.running.unbiased)
-        self.agreed = {"call": "batch_norm_train", "number of channels of x": channels, "eps": self.eps}
+        self.agreed = {"call": "batch_norm_train", "number of channels of x": call.channels, "eps": call.eps}
 
     def finish(self, total: PartMoments) -> BatchNormTraining:
         mean, low, var, count = total.moments
@@ -73,12 +60,12 @@ class _Forward:
                 "pass a larger batch or unbiased=False"
             )
         with np.errstate(divide="ignore"):  # a constant slice with eps = 0 gives inf, as element.moments.reciprocal_std
-            rstd = 1.0 / np.sqrt(var + self.eps)
+            rstd = 1.0 / np.sqrt(var + self.call.eps)
         if self.problem is not None:
-            walk = passes.apply_pass(self.problem, None, activation_tag(self.activation))
-            walk(passes.storages(self.problem), mean, low, rstd, self.scale, self.shift)
+            walk = passes.apply_pass(self.problem, None, self.call.activation)
+            walk(passes.storages(self.problem), mean, low, rstd, *self.call.parameters)
             self.problem.finish()
-        y = self.target.deliver()
+        y = self.call.target.deliver()
         if count:
             self.running.update(mean, var, count)
         return BatchNormTraining(y, mean, rstd)
@@ -173,41 +160,23 @@ class _Backward:
         self, dy: Any, x: Any, mean: Any, rstd: Any, gamma: Any, axis: Any, training: Any, activation: Any, beta: Any, residual: Any,
         out: Any,
     ) -> None:  # fmt: skip
-        x = as_array("x", x)
-        axis, channels = channels_of(x, axis)
-        grad = operand("dy", dy, x.shape)
-        centre, spread = vector("mean", mean, channels, axis), vector("rstd", rstd, channels, axis)
-        if centre is None or spread is None:
-            raise TypeError("mean and rstd must be arrays; pass those that batch_norm_train returned")
-        scale, shift = vector("gamma", gamma, channels, axis), vector("beta", beta, channels, axis)
-        check_activation(activation)
-        self.activation, self.training = activation_tag(activation), bool(training)
-        extra = None if residual is None else operand("residual", residual, x.shape)
-        self.target, self.extra_target = backward_outputs(out, x, grad, extra)
-        self.dtype, self.spread = gradient_dtype(gamma), spread
-        self.problem, self.elements, sums = None, x.size // channels if channels else 0, np.zeros((2, channels))
-        if x.size:
-            targets = [t for t in (self.target, self.extra_target) if t is not None]
-            self.parameters = tuple(apart(p, *targets) for p in (centre, spread, scale, shift))
-            read, written = extra if activation is not None else None, None if self.extra_target is None else self.extra_target.computed
-            layout = channel_layout(x.ndim, axis, True)
-            self.problem = arrange(layout, (x, self.target.computed, read, grad, written), get_num_threads())
-            sums = passes.gradient_sums_pass(self.problem, self.activation)(passes.storages(self.problem), *self.parameters)
+        self.call = call = BackwardCall(dy, x, mean, rstd, gamma, axis, activation, beta, residual, out)
+        self.training = bool(training)
+        self.problem, self.elements, sums = None, call.x.size // call.channels if call.channels else 0, np.zeros((2, call.channels))
+        if call.x.size:
+            self.problem = call.problem()
+            sums = passes.gradient_sums_pass(self.problem, call.activation)(passes.storages(self.problem), *call.parameters)
         self.part = PartSums(self.elements, sums)
-        self.agreed = {"call": "batch_norm_backward", "number of channels of x": channels, "training": self.training}
+        self.agreed = {"call": "batch_norm_backward", "number of channels of x": call.channels, "training": self.training}
 
     def finish(self, total: PartSums) -> BatchNormGradients | BatchNormResidualGradients:
-        # kernels.gradient.parameter_gradients, for a rank without elements, too
-        dgamma, dbeta = (total.sums[1] * self.spread).astype(self.dtype), total.sums[0].astype(self.dtype)
         if self.problem is not None:
             share = total.sums * (self.elements / total.elements)  # the kernel divides by the elements of this rank
-            walk = passes.input_gradient_pass(self.problem, self.activation, self.training)
-            walk(passes.storages(self.problem), *self.parameters, share)
+            walk = passes.input_gradient_pass(self.problem, self.call.activation, self.training)
+            walk(passes.storages(self.problem), *self.call.parameters, share)
             self.problem.finish()
-        dx = self.target.deliver()
-        if self.extra_target is None:
-            return BatchNormGradients(dx, dgamma, dbeta)
-        return BatchNormResidualGradients(dx, dgamma, dbeta, self.extra_target.deliver())
+        # kernels.gradient.parameter_gradients, for a rank without elements, too
+        return self.call.result(total.sums[1] * self.call.parameters[1], total.sums[0])
 
 
 def batch_norm_backward(

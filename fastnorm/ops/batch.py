@@ -24,7 +24,7 @@ from fastnorm.ops.few import again, find, offer
 from fastnorm.ops.repeat import normalizer
 from fastnorm.plan.geometry import KEPT, REDUCED
 from fastnorm.plan.intake import as_array, eps_of, normalize_axis, operand, vector
-from fastnorm.plan.problem import Layout, arrange
+from fastnorm.plan.problem import Layout, Problem, arrange
 from fastnorm.runtime import recycling
 from fastnorm.runtime.threads import get_num_threads
 
@@ -142,30 +142,43 @@ def batch_norm_train(
         result: BatchNormTraining = known(x, residual, gamma, beta, running_mean, running_var, out, momentum)
         return result
     inputs = (x, residual, gamma, beta, running_mean, running_var)
-    x = as_array("x", x)
-    axis, channels = channels_of(x, axis)
-    scale, shift = vector("gamma", gamma, channels, axis), vector("beta", beta, channels, axis)
-    eps = eps_of(eps)
-    check_activation(activation)
-    extra = None if residual is None else operand("residual", residual, x.shape)
-    count = x.size // channels if channels else 0
+    call = TrainingCall(x, gamma, beta, axis, eps, activation, residual, out)
+    count = call.x.size // call.channels if call.channels else 0
     running = None
     if running_mean is not None or running_var is not None or momentum != 0.1:
-        running = running_pair(running_mean, running_var, momentum, unbiased, channels, count, axis)
-    target = output("out", out, x, (x, extra))
-    if x.size == 0:
-        return BatchNormTraining(target.wanted, np.full(channels, np.nan), np.full(channels, np.nan))
+        running = running_pair(running_mean, running_var, momentum, unbiased, call.channels, count, call.axis)
+    if call.x.size == 0:
+        return BatchNormTraining(call.target.wanted, np.full(call.channels, np.nan), np.full(call.channels, np.nan))
     if memorable(key, out, *inputs):
-        remember(key, _trainer(x, target.computed, extra, gamma, beta, axis, eps, activation, bool(unbiased), options), out, *inputs)
-    if out is not None:
-        scale, shift = apart(scale, target), apart(shift, target)
-    problem = arrange(channel_layout(x.ndim, axis, True), (x, target.computed, extra, None, None), get_num_threads())
-    stats = passes.normalize_pass(problem, eps, activation_tag(activation))(passes.storages(problem), scale, shift)
+        repeated = _trainer(call.x, call.target.computed, call.extra, gamma, beta, call.axis, call.eps, activation, bool(unbiased), options)
+        remember(key, repeated, out, *inputs)
+    problem = call.problem()
+    stats = passes.normalize_pass(problem, call.eps, call.activation)(passes.storages(problem), *call.parameters)
     problem.finish()
-    y = target.deliver()
+    y = call.target.deliver()
     if running is not None:
         running.update(stats[0], stats[2], count)
     return BatchNormTraining(y, stats[0], stats[3])
+
+
+class TrainingCall:
+    """Arguments of `batch_norm_train` but the running statistics, checked; nothing is written."""
+
+    def __init__(self, x: Any, gamma: Any, beta: Any, axis: Any, eps: Any, activation: Any, residual: Any, out: Any) -> None:
+        self.x = x = as_array("x", x)
+        self.axis, self.channels = axis, channels = channels_of(x, axis)
+        scale, shift = vector("gamma", gamma, channels, axis), vector("beta", beta, channels, axis)
+        self.eps = eps_of(eps)
+        check_activation(activation)
+        self.activation = activation_tag(activation)
+        self.extra = None if residual is None else operand("residual", residual, x.shape)
+        self.target = output("out", out, x, (x, self.extra))
+        self.parameters = (scale, shift) if out is None else (apart(scale, self.target), apart(shift, self.target))
+
+    def problem(self) -> Problem:
+        """Not for an empty x."""
+        layout = channel_layout(self.x.ndim, self.axis, True)
+        return arrange(layout, (self.x, self.target.computed, self.extra, None, None), get_num_threads())
 
 
 def _trainer(

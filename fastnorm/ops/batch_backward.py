@@ -14,7 +14,7 @@ from fastnorm.ops.door import Output, activation_tag, apart, check_activation, g
 from fastnorm.ops.few import again, find, offer
 from fastnorm.ops.repeat import backpropagator
 from fastnorm.plan.intake import as_array, operand, vector
-from fastnorm.plan.problem import arrange
+from fastnorm.plan.problem import Problem, arrange
 from fastnorm.runtime.threads import get_num_threads
 
 Array = NDArray[Any]
@@ -110,41 +110,57 @@ def batch_norm_backward(
     if known is not None:
         again(x, options)
         return BatchNormGradients(*known(*arrays, out))
-    x = as_array("x", x)
-    axis, channels = channels_of(x, axis)
-    grad = gradient_of(dy, x)
-    centre, spread = vector("mean", mean, channels, axis), vector("rstd", rstd, channels, axis)
-    if centre is None or spread is None:
-        raise TypeError("mean and rstd must be arrays; pass those that batch_norm_train returned")
-    scale, shift = vector("gamma", gamma, channels, axis), vector("beta", beta, channels, axis)
-    check_activation(activation)
-    extra = None if residual is None else operand("residual", residual, x.shape)
-    target, extra_target = backward_outputs(out, x, grad, extra)
-    param_dtype = gradient_dtype(gamma)
-    if x.size == 0:
-        dgamma, dbeta = np.zeros(channels, param_dtype), np.zeros(channels, param_dtype)
-    else:
-        targets = [t for t in (target, extra_target) if t is not None]
+    call = BackwardCall(dy, x, mean, rstd, gamma, axis, activation, beta, residual, out)
+    if call.x.size == 0:
+        return call.result(np.zeros(call.channels), np.zeros(call.channels))
+    problem = call.problem()
+    if call.grad is dy and memorable(key, out, *arrays):
+        operands, of_parameters = (call.x, call.target.computed, call.grad), ((call.channels,), call.dtype)
+        repeated = backpropagator(problem, call.activation, bool(training), operands, mean, rstd, gamma, beta, *of_parameters)
+        remember(key, repeated, out, *arrays)
+        if activation is None and training is True and problem.schedule.fused:
+            offer(x, options, "backward_planes" if problem.schedule.planar else "backward_columns", problem)
+    dgamma, dbeta = passes.gradient(problem, *call.parameters, call.activation, bool(training))
+    problem.finish()
+    return call.result(dgamma, dbeta)
+
+
+class BackwardCall:
+    """Arguments of `batch_norm_backward`, checked; nothing is written."""
+
+    def __init__(
+        self, dy: Any, x: Any, mean: Any, rstd: Any, gamma: Any, axis: Any, activation: Any, beta: Any, residual: Any, out: Any
+    ) -> None:  # fmt: skip
+        x = as_array("x", x)
+        axis, channels = channels_of(x, axis)
+        grad = gradient_of(dy, x)
+        centre, spread = vector("mean", mean, channels, axis), vector("rstd", rstd, channels, axis)
+        if centre is None or spread is None:
+            raise TypeError("mean and rstd must be arrays; pass those that batch_norm_train returned")
+        scale, shift = vector("gamma", gamma, channels, axis), vector("beta", beta, channels, axis)
+        check_activation(activation)
+        extra = None if residual is None else operand("residual", residual, x.shape)
+        self.target, self.extra_target = backward_outputs(out, x, grad, extra)
+        self.x, self.grad, self.axis, self.channels = x, grad, axis, channels
+        self.read = extra if activation is not None else None
+        self.activation, self.dtype = activation_tag(activation), gradient_dtype(gamma)
         if out is not None:
-            centre, spread = apart(centre, *targets), apart(spread, *targets)
-            scale, shift = apart(scale, *targets), apart(shift, *targets)
-        read = extra if activation is not None else None
-        operands = (x, target.computed, read, grad, None if extra_target is None else extra_target.computed)
-        problem = arrange(channel_layout(x.ndim, axis, True), operands, get_num_threads())
-        if grad is dy and memorable(key, out, *arrays):
-            tag, of_parameters = activation_tag(activation), ((channels,), param_dtype)
-            repeated = backpropagator(problem, tag, bool(training), (x, target.computed, grad), mean, rstd, gamma, beta, *of_parameters)
-            remember(key, repeated, out, *arrays)
-            if activation is None and training is True and problem.schedule.fused:
-                offer(x, options, "backward_planes" if problem.schedule.planar else "backward_columns", problem)
-        dgamma, dbeta = passes.gradient(problem, centre, spread, scale, shift, activation_tag(activation), bool(training))
-        problem.finish()
-        if param_dtype != np.float64:
-            dgamma, dbeta = dgamma.astype(param_dtype), dbeta.astype(param_dtype)
-    dx = target.deliver()
-    if extra_target is None:
-        return BatchNormGradients(dx, dgamma, dbeta)
-    return BatchNormResidualGradients(dx, dgamma, dbeta, extra_target.deliver())
+            targets = [t for t in (self.target, self.extra_target) if t is not None]
+            centre, spread, scale, shift = (apart(p, *targets) for p in (centre, spread, scale, shift))
+        self.parameters = (centre, spread, scale, shift)
+
+    def problem(self) -> Problem:
+        """Not for an empty x."""
+        written = None if self.extra_target is None else self.extra_target.computed
+        operands = (self.x, self.target.computed, self.read, self.grad, written)
+        return arrange(channel_layout(self.x.ndim, self.axis, True), operands, get_num_threads())
+
+    def result(self, dgamma: Array, dbeta: Array) -> BatchNormGradients | BatchNormResidualGradients:
+        """dgamma, dbeta : float64"""
+        gradients = self.target.deliver(), dgamma.astype(self.dtype, copy=False), dbeta.astype(self.dtype, copy=False)
+        if self.extra_target is None:
+            return BatchNormGradients(*gradients)
+        return BatchNormResidualGradients(*gradients, self.extra_target.deliver())
 
 
 def backward_outputs(out: Any, x: Array, grad: Array, extra: Array | None) -> tuple[Output, Output | None]:
