@@ -13,7 +13,7 @@ from typing import Any
 
 LIBRARIES = (
     *("fastnorm", "numpy", "numba", "scipy", "scikit-learn", "bottleneck", "numbagg", "torch", "onednn-cpu-gomp"),
-    *("jax", "jaxlib", "onnxruntime", "onnx", "openvino", "ml-dtypes", "tbb"),
+    *("jax", "jaxlib", "onnxruntime", "onnx", "openvino", "ml-dtypes"),
 )
 
 _CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()

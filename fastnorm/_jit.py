@@ -4,7 +4,7 @@ Decorators:
 
 - ``element``: one element or one statistic in, one out; exact arithmetic, always inlined. ``rounded``: without fused products.
 - ``loop``   : a loop over one run, inlined into the chunk body that calls it; may be reassociated.
-- ``driver`` / ``parallel_driver``: what Python calls; cached on disk.
+- ``driver``: what Python calls; cached on disk. Its first argument is the crew that chunks are dealt to, or 0.
 
 And for other callers than Python: ``exported``, ``exported_element`` (users' compiled functions), ``c_function``.
 """
@@ -21,19 +21,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fastnorm.runtime import folder, threading_layer
+import numba
+from numba.core import caching, ccallback, compiler, sigutils
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import CPUDispatcher
+from numba.core.types.misc import unliteral
+from numba.extending import overload
+
+from fastnorm import _linking
+from fastnorm.runtime import folder, forks
 from fastnorm.runtime.interrupts import deferred
 
-threading_layer.prepare()  # before Numba reads its settings
-
-import numba  # noqa: E402
-from numba.core import caching, ccallback, compiler, sigutils  # noqa: E402
-from numba.core.compiler_lock import global_compiler_lock  # noqa: E402
-from numba.core.registry import CPUDispatcher  # noqa: E402
-from numba.core.types.misc import unliteral  # noqa: E402
-from numba.extending import overload  # noqa: E402
-
-from fastnorm import _linking  # noqa: E402
+forks.guard()
 
 # Reductions may be reordered into vector lanes, products fused; NaN and inf keep their meaning
 # (never "nnan", "ninf": a NaN has to reach its own channel).
@@ -200,13 +199,8 @@ def variant(generic: Callable[..., Any]) -> Any:
 
 
 def driver(function: Callable[..., Any]) -> Any:
-    """Called from Python, one thread."""
+    """Called from Python."""
     return _cached(_njit(fastmath=REASSOCIATE)(function))
-
-
-def parallel_driver(function: Callable[..., Any]) -> Any:
-    """Called from Python; its ``prange`` runs on all threads."""
-    return _cached(_njit(parallel=True, fastmath=REASSOCIATE)(function))
 
 
 def exported(function: Callable[..., Any]) -> Any:

@@ -17,12 +17,13 @@ from __future__ import annotations
 import importlib
 from typing import Any, NamedTuple
 
-from llvmlite import binding
+from llvmlite import binding, ir
 from numba import _dynfunc
-from numba.core import codegen, compiler, lowering, types
+from numba.core import cgutils, codegen, compiler, lowering, types
 from numba.core.compiler_machinery import register_pass
 from numba.core.typed_passes import NativeLowering
-from numba.core.types.containers import BaseTuple
+from numba.core.types.containers import BaseTuple, UniTuple
+from numba.extending import intrinsic
 
 
 class Needed(NamedTuple):
@@ -171,3 +172,44 @@ class Inlined(_Compiler):
 
 class Separate(_Compiler):
     lowering = _SeparateLowering
+
+
+_CODE = ir.FunctionType(ir.IntType(32), [ir.IntType(8).as_pointer(), ir.IntType(64)])
+
+
+@intrinsic(prefer_literal=False)
+def job_of(typing_context: Any, body: Any, arguments: Any) -> Any:
+    """A chunk body and its arguments but the last, the chunk, as two addresses: `call_job` calls it, in any thread.
+
+    Valid until the calling function returns.
+    """
+    called = body.get_call_type(typing_context, (*arguments.types, types.intp), {})
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        result = body.dispatcher.get_compile_result(called)
+        context.active_code_library.add_linking_library(result.library)
+        module, given = builder.module, values[1]
+        place = cgutils.alloca_once_value(builder, given)
+        code = ir.Function(module, _CODE, module.get_unique_name("job"))
+        code.linkage = "internal"
+        inside = ir.IRBuilder(code.append_basic_block())
+        taken = inside.load(inside.bitcast(code.args[0], given.type.as_pointer()))
+        members = [inside.extract_value(taken, k) for k in range(len(arguments.types))]
+        callee, kinds = context.declare_function(module, result.fndesc), result.fndesc.argtypes
+        status, _ = context.call_conv.call_function(inside, callee, result.fndesc.restype, kinds, [*members, code.args[1]])
+        inside.ret(status.code)
+        word = ir.IntType(64)
+        return context.make_tuple(builder, signature.return_type, [builder.ptrtoint(code, word), builder.ptrtoint(place, word)])
+
+    return UniTuple(types.int64, 2)(body, arguments), generate
+
+
+@intrinsic
+def call_job(typing_context: Any, code: Any, place: Any, chunk: Any) -> Any:
+    """0, or another number if the chunk body has met an error."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        code = builder.inttoptr(values[0], _CODE.as_pointer())
+        return builder.call(code, [builder.inttoptr(values[1], _CODE.args[0]), values[2]])
+
+    return types.int32(types.int64, types.int64, types.int64), generate

@@ -67,7 +67,7 @@ def test_formulas_have_no_loops_and_make_no_arrays(file: Path) -> None:
 
 @pytest.mark.parametrize("file", files_of("kernels"), ids=lambda f: f.name)
 def test_kernels_raise_nothing_and_hold_no_formulas(file: Path) -> None:
-    for function in compiled(file, "loop", "chunk_body", "driver", "parallel_driver"):
+    for function in compiled(file, "loop", "chunk_body", "driver"):
         for node in ast.walk(function):
             assert not isinstance(node, ast.Raise | ast.Assert | ast.Try), f"{function.name} has a second exit"
             # A formula of normalization has a division, a root or a power by a variance; sums of products do not.
@@ -77,37 +77,19 @@ def test_kernels_raise_nothing_and_hold_no_formulas(file: Path) -> None:
             )
 
 
-def test_a_parallel_loop_is_one_call_with_a_cast_index() -> None:
-    """A second exit in prange makes the loop serial, silently; its index is unsigned."""
+def test_chunk_bodies_are_dealt_and_never_called() -> None:
+    """One code for every number of threads: the machine code of a body inlined into a second driver gave other bits."""
     found = 0
     for file in files_of("kernels"):
-        for function in compiled(file, "parallel_driver"):
-            loops = [n for n in ast.walk(function) if isinstance(n, ast.For)]
-            assert len(loops) == 1
-            (statement,) = loops[0].body
-            assert isinstance(statement, ast.Expr)
-            assert isinstance(statement.value, ast.Call)
-            last = statement.value.args[-1]
-            assert isinstance(last, ast.Call), f"the index of {function.name} is not cast"
-            assert ast.unparse(last) == "np.intp(chunk)"
-            found += 1
-    assert found >= 4
-
-
-def test_every_parallel_driver_has_a_serial_twin_with_the_same_chunk_body() -> None:
-    for file in files_of("kernels"):
-        bodies: dict[str, set[str]] = {}
-        for function in compiled(file, "driver", "parallel_driver"):
-            name, _, kind = function.name.rpartition("_")
-            if kind in ("serial", "parallel"):
-                calls = {n.func.id for n in ast.walk(function) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
-                bodies.setdefault(name, set()).update(c for c in calls if c.endswith("_chunk"))
-                bodies.setdefault(name + "#kinds", set()).add(kind)
-        for name, found in bodies.items():
-            if name.endswith("#kinds"):
-                assert found == {"serial", "parallel"}, name
-            else:
-                assert len(found) == 1, f"{name} has two chunk bodies: {found}"
+        for function in compiled(file, "loop", "chunk_body", "driver"):
+            calls = [n for n in ast.walk(function) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+            assert not [n for n in calls if n.func.id.endswith("_chunk")], f"{function.name} calls a chunk body"  # type: ignore[attr-defined]
+            for call in (n for n in calls if n.func.id == "deal"):  # type: ignore[attr-defined]
+                assert "driver" in decorators(function)
+                assert function.args.args[0].arg == "crew"
+                assert ast.unparse(call.args[1]) == f"{function.name}_chunk"
+                found += 1
+    assert found >= 20
 
 
 @pytest.mark.parametrize("file", files_of("plan"), ids=lambda f: f.name)

@@ -206,7 +206,8 @@ def test_a_batch_of_one_keeps_its_bits() -> None:
 
 
 def test_larger_calls_and_other_options_are_not_compiled() -> None:
-    x = np.ones((300, 200), np.float32)
+    x = np.ones((1300, 210), np.float32)
+    assert x.size > few.FEW_ELEMENTS
     for _ in range(PATIENCE + 2):
         fn.layer_norm(x)
         fn.batch_norm_train(x[:4].copy(), activation="relu")

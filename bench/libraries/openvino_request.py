@@ -1,6 +1,6 @@
 """OpenVINO on CPUs, in float32: the models of ONNX, inputs and outputs in the memory of the row's arrays.
 
-Its threads are TBB's. Where fastnorm has loaded TBB before, both share one library and its workers.
+Its threads are TBB's.
 """
 
 from __future__ import annotations

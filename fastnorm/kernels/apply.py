@@ -7,16 +7,14 @@ gamma, beta : as `element.parameters` describes them
 
 from __future__ import annotations
 
-import numpy as np
-from numba import prange
-
-from fastnorm._jit import chunk_body, driver, loop, parallel_driver
+from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.affine import split_mean
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.moments import reciprocal_std
 from fastnorm.element.parameters import gain_at, gain_of, number_of, shift_of, shifts_at
 from fastnorm.element.storage import as_compute, before_line, cut, flush, row, zero_of
 from fastnorm.kernels.columns import repeat, rows_of
+from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.prefetch import fetch_row, fetch_row_to_write
 from fastnorm.kernels.scratch import staging, vectors
 from fastnorm.kernels.tile import normalize_run
@@ -140,15 +138,8 @@ def planar_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, eps, 
 
 
 @driver
-def planar_apply_serial(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table):
-    for chunk in range(table[PROBLEM, CHUNKS]):
-        planar_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, chunk)
-
-
-@parallel_driver
-def planar_apply_parallel(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table):
-    for chunk in prange(table[PROBLEM, CHUNKS]):
-        planar_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, np.intp(chunk))
+def planar_apply(crew, src, residual, out, mean, low, spread, gamma, beta, eps, activation, table):
+    deal(crew, planar_apply_chunk, table[PROBLEM, CHUNKS], (src, residual, out, mean, low, spread, gamma, beta, eps, activation, table))
 
 
 @chunk_body
@@ -237,12 +228,7 @@ def interleaved_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, 
 
 
 @driver
-def interleaved_apply_serial(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table):
-    for chunk in range(table[PROBLEM, CHUNKS]):
-        interleaved_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, chunk)
-
-
-@parallel_driver
-def interleaved_apply_parallel(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table):
-    for chunk in prange(table[PROBLEM, CHUNKS]):
-        interleaved_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, np.intp(chunk))
+def interleaved_apply(crew, src, residual, out, mean, low, spread, gamma, beta, eps, activation, table):
+    deal(
+        crew, interleaved_apply_chunk, table[PROBLEM, CHUNKS], (src, residual, out, mean, low, spread, gamma, beta, eps, activation, table)
+    )

@@ -8,14 +8,12 @@ sums       : float64 (2, batch * parameters), of g and of g * (x - mean)
 
 from __future__ import annotations
 
-import numpy as np
-from numba import prange
-
-from fastnorm._jit import chunk_body, driver, loop, parallel_driver
+from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.affine import split_mean
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.gradient import GradientSums, add_sums, mean_terms
 from fastnorm.element.storage import as_compute, at_once, cut, flush, row, zero_of
+from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.scratch import staging
 from fastnorm.kernels.tile import gradient_of_run, gradient_sums_of_run
 from fastnorm.kernels.walk import elements_per_statistic, parameters_per_statistic, position, span
@@ -131,15 +129,8 @@ def planar_sums_chunk(grad, src, residual, mean, rstd, gamma, beta, activation, 
 
 
 @driver
-def planar_sums_serial(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table):
-    for chunk in range(table[PROBLEM, CHUNKS]):
-        planar_sums_chunk(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table, chunk)
-
-
-@parallel_driver
-def planar_sums_parallel(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table):
-    for chunk in prange(table[PROBLEM, CHUNKS]):
-        planar_sums_chunk(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table, np.intp(chunk))
+def planar_sums(crew, grad, src, residual, mean, rstd, gamma, beta, activation, partial, table):
+    deal(crew, planar_sums_chunk, table[PROBLEM, CHUNKS], (grad, src, residual, mean, rstd, gamma, beta, activation, partial, table))
 
 
 @driver
@@ -208,17 +199,9 @@ def planar_gradient_chunk(grad, src, residual, out, grad_residual, mean, rstd, g
 
 
 @driver
-def planar_gradient_serial(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table):
-    for chunk in range(table[PROBLEM, CHUNKS]):
-        planar_gradient_chunk(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk)
-
-
-@parallel_driver
-def planar_gradient_parallel(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table):
-    for chunk in prange(table[PROBLEM, CHUNKS]):
-        planar_gradient_chunk(
-            grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, np.intp(chunk)
-        )
+def planar_gradient(crew, grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table):
+    arguments = (grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table)
+    deal(crew, planar_gradient_chunk, table[PROBLEM, CHUNKS], arguments)
 
 
 @chunk_body
@@ -250,14 +233,6 @@ def planar_backward_chunk(grad, src, residual, out, grad_residual, mean, rstd, g
 
 
 @driver
-def planar_backward_serial(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table):
-    for chunk in range(table[PROBLEM, CHUNKS]):
-        planar_backward_chunk(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk)
-
-
-@parallel_driver
-def planar_backward_parallel(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table):
-    for chunk in prange(table[PROBLEM, CHUNKS]):
-        planar_backward_chunk(
-            grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, np.intp(chunk)
-        )
+def planar_backward(crew, grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table):
+    arguments = (grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table)
+    deal(crew, planar_backward_chunk, table[PROBLEM, CHUNKS], arguments)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numba import prange
-
-from fastnorm._jit import chunk_body, driver, loop, parallel_driver
+from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.storage import as_compute, cut, flush, row, zero_of
 from fastnorm.kernels.columns import clear, copy_run, gradient_sums_of_rows, repeat, unfold_sums
+from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.gradient import forward_parameters, record_sums, terms_of_statistic
 from fastnorm.kernels.prefetch import fetch_row, fetch_row_to_write
 from fastnorm.kernels.scratch import staging, vectors
@@ -193,15 +191,8 @@ def interleaved_sums_chunk(grad, src, residual, mean, rstd, gamma, beta, activat
 
 
 @driver
-def interleaved_sums_serial(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table):
-    for chunk in range(table[PROBLEM, CHUNKS]):
-        interleaved_sums_chunk(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table, chunk)
-
-
-@parallel_driver
-def interleaved_sums_parallel(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table):
-    for chunk in prange(table[PROBLEM, CHUNKS]):
-        interleaved_sums_chunk(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table, np.intp(chunk))
+def interleaved_sums(crew, grad, src, residual, mean, rstd, gamma, beta, activation, partial, table):
+    deal(crew, interleaved_sums_chunk, table[PROBLEM, CHUNKS], (grad, src, residual, mean, rstd, gamma, beta, activation, partial, table))
 
 
 @chunk_body
@@ -224,19 +215,9 @@ def interleaved_gradient_chunk(grad, src, residual, out, grad_residual, mean, rs
 
 
 @driver
-def interleaved_gradient_serial(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table):
-    for chunk in range(table[PROBLEM, CHUNKS]):
-        interleaved_gradient_chunk(
-            grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk
-        )
-
-
-@parallel_driver
-def interleaved_gradient_parallel(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table):
-    for chunk in prange(table[PROBLEM, CHUNKS]):
-        interleaved_gradient_chunk(
-            grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, np.intp(chunk)
-        )
+def interleaved_gradient(crew, grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table):
+    arguments = (grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table)
+    deal(crew, interleaved_gradient_chunk, table[PROBLEM, CHUNKS], arguments)
 
 
 @chunk_body
@@ -262,16 +243,6 @@ def interleaved_backward_chunk(grad, src, residual, out, grad_residual, mean, rs
 
 
 @driver
-def interleaved_backward_serial(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table):
-    for chunk in range(table[PROBLEM, CHUNKS]):
-        interleaved_backward_chunk(
-            grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk
-        )
-
-
-@parallel_driver
-def interleaved_backward_parallel(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table):
-    for chunk in prange(table[PROBLEM, CHUNKS]):
-        interleaved_backward_chunk(
-            grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, np.intp(chunk)
-        )
+def interleaved_backward(crew, grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table):
+    arguments = (grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table)
+    deal(crew, interleaved_backward_chunk, table[PROBLEM, CHUNKS], arguments)

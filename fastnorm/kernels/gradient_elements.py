@@ -8,16 +8,14 @@ sums   : float64 (2, batch * channel), of the weighted gradient and of its produ
 
 from __future__ import annotations
 
-import numpy as np
-from numba import prange
-
-from fastnorm._jit import chunk_body, driver, loop, parallel_driver
+from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.bits import fence, wide_vectors
 from fastnorm.element.gradient import GradientSums, add_sums, mean_terms
 from fastnorm.element.parameters import gain_of, shift_of
 from fastnorm.element.storage import as_compute, at_once, cut, flush, row, zero_of
 from fastnorm.kernels.apply import mean_parts
 from fastnorm.kernels.columns import ROWS, add_run, clear
+from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.normalize import next_statistic
 from fastnorm.kernels.prefetch import AHEAD, PIECE, fetch_run, fetch_run_to_write
 from fastnorm.kernels.scratch import staging, vectors
@@ -140,15 +138,8 @@ def elements_backward_chunk(grad, src, out, mean, rstd, gamma, beta, activation,
 
 
 @driver
-def elements_backward_serial(grad, src, out, mean, rstd, gamma, beta, activation, totals, table):
-    for chunk in range(table[PROBLEM, CHUNKS]):
-        elements_backward_chunk(grad, src, out, mean, rstd, gamma, beta, activation, totals, table, chunk)
-
-
-@parallel_driver
-def elements_backward_parallel(grad, src, out, mean, rstd, gamma, beta, activation, totals, table):
-    for chunk in prange(table[PROBLEM, CHUNKS]):
-        elements_backward_chunk(grad, src, out, mean, rstd, gamma, beta, activation, totals, table, np.intp(chunk))
+def elements_backward(crew, grad, src, out, mean, rstd, gamma, beta, activation, totals, table):
+    deal(crew, elements_backward_chunk, table[PROBLEM, CHUNKS], (grad, src, out, mean, rstd, gamma, beta, activation, totals, table))
 
 
 @chunk_body
@@ -173,15 +164,8 @@ def elements_sums_chunk(grad, src, mean, rstd, gamma, beta, activation, partial,
 
 
 @driver
-def elements_sums_serial(grad, src, mean, rstd, gamma, beta, activation, partial, totals, table):
-    for chunk in range(table[PROBLEM, CHUNKS]):
-        elements_sums_chunk(grad, src, mean, rstd, gamma, beta, activation, partial, totals, table, chunk)
-
-
-@parallel_driver
-def elements_sums_parallel(grad, src, mean, rstd, gamma, beta, activation, partial, totals, table):
-    for chunk in prange(table[PROBLEM, CHUNKS]):
-        elements_sums_chunk(grad, src, mean, rstd, gamma, beta, activation, partial, totals, table, np.intp(chunk))
+def elements_sums(crew, grad, src, mean, rstd, gamma, beta, activation, partial, totals, table):
+    deal(crew, elements_sums_chunk, table[PROBLEM, CHUNKS], (grad, src, mean, rstd, gamma, beta, activation, partial, totals, table))
 
 
 @chunk_body
@@ -197,12 +181,5 @@ def elements_gradient_chunk(grad, src, out, mean, rstd, gamma, beta, activation,
 
 
 @driver
-def elements_gradient_serial(grad, src, out, mean, rstd, gamma, beta, activation, sums, table):
-    for chunk in range(table[PROBLEM, CHUNKS]):
-        elements_gradient_chunk(grad, src, out, mean, rstd, gamma, beta, activation, sums, table, chunk)
-
-
-@parallel_driver
-def elements_gradient_parallel(grad, src, out, mean, rstd, gamma, beta, activation, sums, table):
-    for chunk in prange(table[PROBLEM, CHUNKS]):
-        elements_gradient_chunk(grad, src, out, mean, rstd, gamma, beta, activation, sums, table, np.intp(chunk))
+def elements_gradient(crew, grad, src, out, mean, rstd, gamma, beta, activation, sums, table):
+    deal(crew, elements_gradient_chunk, table[PROBLEM, CHUNKS], (grad, src, out, mean, rstd, gamma, beta, activation, sums, table))

@@ -6,10 +6,7 @@ totals     : float64 (batch * column tiles, 2, rows): what a tile's columns add 
 
 from __future__ import annotations
 
-import numpy as np
-from numba import prange
-
-from fastnorm._jit import chunk_body, driver, loop, parallel_driver
+from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.affine import centred
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.gradient import GradientSums, weighted
@@ -17,6 +14,7 @@ from fastnorm.element.parameters import gain_at, shifts_at
 from fastnorm.element.storage import as_compute, cut, flush, load, row, zero_of
 from fastnorm.kernels.apply import put_mean_parts
 from fastnorm.kernels.columns import ROWS, add_run, clear
+from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.gradient_columns import gradient_of_row
 from fastnorm.kernels.gradient_elements import terms_about
 from fastnorm.kernels.scratch import staging, vectors
@@ -121,12 +119,5 @@ def lines_backward_chunk(grad, src, out, mean, rstd, gamma, beta, activation, to
 
 
 @driver
-def lines_backward_serial(grad, src, out, mean, rstd, gamma, beta, activation, totals, table):
-    for chunk in range(table[PROBLEM, CHUNKS]):
-        lines_backward_chunk(grad, src, out, mean, rstd, gamma, beta, activation, totals, table, chunk)
-
-
-@parallel_driver
-def lines_backward_parallel(grad, src, out, mean, rstd, gamma, beta, activation, totals, table):
-    for chunk in prange(table[PROBLEM, CHUNKS]):
-        lines_backward_chunk(grad, src, out, mean, rstd, gamma, beta, activation, totals, table, np.intp(chunk))
+def lines_backward(crew, grad, src, out, mean, rstd, gamma, beta, activation, totals, table):
+    deal(crew, lines_backward_chunk, table[PROBLEM, CHUNKS], (grad, src, out, mean, rstd, gamma, beta, activation, totals, table))

@@ -6,13 +6,11 @@ parameters : (3, channel) in the compute dtype: high and low part of the centre,
 
 from __future__ import annotations
 
-import numpy as np
-from numba import prange
-
-from fastnorm._jit import chunk_body, driver, loop, parallel_driver
+from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.affine import affine
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.storage import as_compute, at, cut, flush, load, row, write
+from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.scratch import staging
 from fastnorm.kernels.walk import position, span
 from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, INNER, OUT, OUTER, PROBLEM, SRC, STEP_CHANNEL, STEP_INNER, STEP_OUTER, STREAM
@@ -149,12 +147,5 @@ def turn_images_chunk(src, out, parameters, table, chunk):
 
 
 @driver
-def turn_images_serial(src, out, parameters, table):
-    for chunk in range(table[PROBLEM, CHUNKS]):
-        turn_images_chunk(src, out, parameters, table, chunk)
-
-
-@parallel_driver
-def turn_images_parallel(src, out, parameters, table):
-    for chunk in prange(table[PROBLEM, CHUNKS]):
-        turn_images_chunk(src, out, parameters, table, np.intp(chunk))
+def turn_images(crew, src, out, parameters, table):
+    deal(crew, turn_images_chunk, table[PROBLEM, CHUNKS], (src, out, parameters, table))

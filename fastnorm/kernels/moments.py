@@ -6,14 +6,12 @@ stats   : float64 (4, batch * channel): mean, low, variance, 1 / sqrt(variance +
 
 from __future__ import annotations
 
-import numpy as np
-from numba import prange
-
-from fastnorm._jit import chunk_body, driver, loop, parallel_driver
+from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.bits import compact, wide_vectors
 from fastnorm.element.moments import EMPTY, Moments, merge, reciprocal_std, rounded_mean, variance
 from fastnorm.element.storage import cut, row, zero_of
 from fastnorm.kernels.columns import clear, copy_run, merge_columns, moments_of_columns, moments_of_rows, unfold
+from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.scratch import vectors
 from fastnorm.kernels.tile import moments_about
 from fastnorm.kernels.walk import (
@@ -75,15 +73,8 @@ def planar_moments_chunk(src, centre, table, partial, chunk):
 
 
 @driver
-def planar_moments_serial(src, centre, table, partial):
-    for chunk in range(table[PROBLEM, CHUNKS]):
-        planar_moments_chunk(src, centre, table, partial, chunk)
-
-
-@parallel_driver
-def planar_moments_parallel(src, centre, table, partial):
-    for chunk in prange(table[PROBLEM, CHUNKS]):
-        planar_moments_chunk(src, centre, table, partial, np.intp(chunk))
+def planar_moments(crew, src, centre, table, partial):
+    deal(crew, planar_moments_chunk, table[PROBLEM, CHUNKS], (src, centre, table, partial))
 
 
 @driver
@@ -146,15 +137,8 @@ def interleaved_moments_chunk(src, centre, table, partial, chunk):
 
 
 @driver
-def interleaved_moments_serial(src, centre, table, partial):
-    for chunk in range(table[PROBLEM, CHUNKS]):
-        interleaved_moments_chunk(src, centre, table, partial, chunk)
-
-
-@parallel_driver
-def interleaved_moments_parallel(src, centre, table, partial):
-    for chunk in prange(table[PROBLEM, CHUNKS]):
-        interleaved_moments_chunk(src, centre, table, partial, np.intp(chunk))
+def interleaved_moments(crew, src, centre, table, partial):
+    deal(crew, interleaved_moments_chunk, table[PROBLEM, CHUNKS], (src, centre, table, partial))
 
 
 @chunk_body

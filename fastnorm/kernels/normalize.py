@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from numba import prange
 from numba.core import types
 
-from fastnorm._jit import chunk_body, driver, loop, parallel_driver, variant
+from fastnorm._jit import chunk_body, driver, loop, variant
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.moments import EMPTY, about_shift, merge, reciprocal_std, rounded_mean, variance
 from fastnorm.element.parameters import either, gain_of, only_with, only_without, shift_of
 from fastnorm.element.storage import cut, row, subrun, zero_of
 from fastnorm.kernels.apply import apply_to_block, apply_to_span, column_parameters, mean_parts, parameters_of
+from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, moments_of_block, moments_of_span, record, record_columns
 from fastnorm.kernels.prefetch import AHEAD, PIECE, fetch_run, fetch_run_to_write
 from fastnorm.kernels.scratch import staging, vectors
@@ -85,15 +84,8 @@ def planar_normalize_chunk(src, residual, out, stats, gamma, beta, centre, eps, 
 
 
 @driver
-def planar_normalize_serial(src, residual, out, stats, gamma, beta, centre, eps, activation, table):
-    for chunk in range(table[PROBLEM, CHUNKS]):
-        planar_normalize_chunk(src, residual, out, stats, gamma, beta, centre, eps, activation, table, chunk)
-
-
-@parallel_driver
-def planar_normalize_parallel(src, residual, out, stats, gamma, beta, centre, eps, activation, table):
-    for chunk in prange(table[PROBLEM, CHUNKS]):
-        planar_normalize_chunk(src, residual, out, stats, gamma, beta, centre, eps, activation, table, np.intp(chunk))
+def planar_normalize(crew, src, residual, out, stats, gamma, beta, centre, eps, activation, table):
+    deal(crew, planar_normalize_chunk, table[PROBLEM, CHUNKS], (src, residual, out, stats, gamma, beta, centre, eps, activation, table))
 
 
 @loop
@@ -195,15 +187,8 @@ def rows_normalize_chunk(src, extra, out, total, stats, gamma, beta, centre, eps
 
 
 @driver
-def rows_normalize_serial(src, extra, out, total, stats, gamma, beta, centre, eps, activation, table):
-    for chunk in range(table[PROBLEM, CHUNKS]):
-        rows_normalize_chunk(src, extra, out, total, stats, gamma, beta, centre, eps, activation, table, chunk)
-
-
-@parallel_driver
-def rows_normalize_parallel(src, extra, out, total, stats, gamma, beta, centre, eps, activation, table):
-    for chunk in prange(table[PROBLEM, CHUNKS]):
-        rows_normalize_chunk(src, extra, out, total, stats, gamma, beta, centre, eps, activation, table, np.intp(chunk))
+def rows_normalize(crew, src, extra, out, total, stats, gamma, beta, centre, eps, activation, table):
+    deal(crew, rows_normalize_chunk, table[PROBLEM, CHUNKS], (src, extra, out, total, stats, gamma, beta, centre, eps, activation, table))
 
 
 @chunk_body
@@ -230,12 +215,7 @@ def interleaved_normalize_chunk(src, residual, out, stats, gamma, beta, centre, 
 
 
 @driver
-def interleaved_normalize_serial(src, residual, out, stats, gamma, beta, centre, eps, activation, table):
-    for chunk in range(table[PROBLEM, CHUNKS]):
-        interleaved_normalize_chunk(src, residual, out, stats, gamma, beta, centre, eps, activation, table, chunk)
-
-
-@parallel_driver
-def interleaved_normalize_parallel(src, residual, out, stats, gamma, beta, centre, eps, activation, table):
-    for chunk in prange(table[PROBLEM, CHUNKS]):
-        interleaved_normalize_chunk(src, residual, out, stats, gamma, beta, centre, eps, activation, table, np.intp(chunk))
+def interleaved_normalize(crew, src, residual, out, stats, gamma, beta, centre, eps, activation, table):
+    deal(
+        crew, interleaved_normalize_chunk, table[PROBLEM, CHUNKS], (src, residual, out, stats, gamma, beta, centre, eps, activation, table)
+    )

@@ -8,14 +8,12 @@ numbers   : float64 (4, batch * channel)
 
 from __future__ import annotations
 
-import numpy as np
-from numba import prange
-
-from fastnorm._jit import chunk_body, driver, parallel_driver
+from fastnorm._jit import chunk_body, driver
 from fastnorm.element.bits import compact
 from fastnorm.element.reductions import join, of_nothing, summed_in
 from fastnorm.element.storage import cut, row, zero_of
 from fastnorm.kernels.columns import copy_run
+from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.reduce_rows import clear_state, join_state, reduce_rows
 from fastnorm.kernels.reduce_runs import reduce_span
 from fastnorm.kernels.scratch import vectors
@@ -56,15 +54,8 @@ def planar_reduce_chunk(reduction, src, weights, table, partial, chunk):
 
 
 @driver
-def planar_reduce_serial(reduction, src, weights, table, partial):
-    for chunk in range(table[PROBLEM, CHUNKS]):
-        planar_reduce_chunk(reduction, src, weights, table, partial, chunk)
-
-
-@parallel_driver
-def planar_reduce_parallel(reduction, src, weights, table, partial):
-    for chunk in prange(table[PROBLEM, CHUNKS]):
-        planar_reduce_chunk(reduction, src, weights, table, partial, np.intp(chunk))
+def planar_reduce(crew, reduction, src, weights, table, partial):
+    deal(crew, planar_reduce_chunk, table[PROBLEM, CHUNKS], (reduction, src, weights, table, partial))
 
 
 @chunk_body
@@ -107,15 +98,8 @@ def interleaved_reduce_chunk(reduction, src, weights, table, partial, chunk):
 
 
 @driver
-def interleaved_reduce_serial(reduction, src, weights, table, partial):
-    for chunk in range(table[PROBLEM, CHUNKS]):
-        interleaved_reduce_chunk(reduction, src, weights, table, partial, chunk)
-
-
-@parallel_driver
-def interleaved_reduce_parallel(reduction, src, weights, table, partial):
-    for chunk in prange(table[PROBLEM, CHUNKS]):
-        interleaved_reduce_chunk(reduction, src, weights, table, partial, np.intp(chunk))
+def interleaved_reduce(crew, reduction, src, weights, table, partial):
+    deal(crew, interleaved_reduce_chunk, table[PROBLEM, CHUNKS], (reduction, src, weights, table, partial))
 
 
 @driver

@@ -11,14 +11,14 @@ sizes   : float64 (chunks, n, 2), number of NaN, largest magnitude; or (n, 4), t
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
-from fastnorm._jit import chunk_body, driver, loop, parallel_driver
+from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.bits import wide_vectors
 from fastnorm.element.moments import rounded_mean
 from fastnorm.element.reductions import greater
 from fastnorm.element.sparse import is_off_centre, with_zeros
 from fastnorm.element.storage import at, cut, load, put, row, write
+from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.walk import span
 
 FIELDS, FEW_FIELDS = 4, 2
@@ -76,15 +76,8 @@ def minor_sums_chunk(values, places, starts, weights, centre, sums, chunk):
 
 
 @driver
-def minor_sums_serial(values, places, starts, weights, centre, sums):
-    for chunk in range(sums.shape[0]):
-        minor_sums_chunk(values, places, starts, weights, centre, sums, chunk)
-
-
-@parallel_driver
-def minor_sums_parallel(values, places, starts, weights, centre, sums):
-    for chunk in prange(sums.shape[0]):
-        minor_sums_chunk(values, places, starts, weights, centre, sums, np.intp(chunk))
+def minor_sums(crew, values, places, starts, weights, centre, sums):
+    deal(crew, minor_sums_chunk, sums.shape[0], (values, places, starts, weights, centre, sums))
 
 
 @chunk_body
@@ -119,15 +112,8 @@ def major_sums_chunk(values, places, starts, weights, centre, sums, chunks, chun
 
 
 @driver
-def major_sums_serial(values, places, starts, weights, centre, sums, chunks):
-    for chunk in range(chunks):
-        major_sums_chunk(values, places, starts, weights, centre, sums, chunks, chunk)
-
-
-@parallel_driver
-def major_sums_parallel(values, places, starts, weights, centre, sums, chunks):
-    for chunk in prange(chunks):
-        major_sums_chunk(values, places, starts, weights, centre, sums, chunks, np.intp(chunk))
+def major_sums(crew, values, places, starts, weights, centre, sums, chunks):
+    deal(crew, major_sums_chunk, chunks, (values, places, starts, weights, centre, sums, chunks))
 
 
 @driver
@@ -161,15 +147,8 @@ def minor_largest_chunk(values, places, sizes, chunk):
 
 
 @driver
-def minor_largest_serial(values, places, sizes):
-    for chunk in range(sizes.shape[0]):
-        minor_largest_chunk(values, places, sizes, chunk)
-
-
-@parallel_driver
-def minor_largest_parallel(values, places, sizes):
-    for chunk in prange(sizes.shape[0]):
-        minor_largest_chunk(values, places, sizes, np.intp(chunk))
+def minor_largest(crew, values, places, sizes):
+    deal(crew, minor_largest_chunk, sizes.shape[0], (values, places, sizes))
 
 
 @chunk_body
@@ -198,15 +177,8 @@ def major_sizes_chunk(values, starts, sizes, chunks, chunk):
 
 
 @driver
-def major_sizes_serial(values, starts, sizes, chunks):
-    for chunk in range(chunks):
-        major_sizes_chunk(values, starts, sizes, chunks, chunk)
-
-
-@parallel_driver
-def major_sizes_parallel(values, starts, sizes, chunks):
-    for chunk in prange(chunks):
-        major_sizes_chunk(values, starts, sizes, chunks, np.intp(chunk))
+def major_sizes(crew, values, starts, sizes, chunks):
+    deal(crew, major_sizes_chunk, chunks, (values, starts, sizes, chunks))
 
 
 @chunk_body
@@ -221,15 +193,8 @@ def scale_minor_chunk(values, places, factor, out, chunks, chunk):
 
 
 @driver
-def scale_minor_serial(values, places, factor, out, chunks):
-    for chunk in range(chunks):
-        scale_minor_chunk(values, places, factor, out, chunks, chunk)
-
-
-@parallel_driver
-def scale_minor_parallel(values, places, factor, out, chunks):
-    for chunk in prange(chunks):
-        scale_minor_chunk(values, places, factor, out, chunks, np.intp(chunk))
+def scale_minor(crew, values, places, factor, out, chunks):
+    deal(crew, scale_minor_chunk, chunks, (values, places, factor, out, chunks))
 
 
 @chunk_body
@@ -249,12 +214,5 @@ def scale_major_chunk(values, starts, factor, out, chunks, chunk):
 
 
 @driver
-def scale_major_serial(values, starts, factor, out, chunks):
-    for chunk in range(chunks):
-        scale_major_chunk(values, starts, factor, out, chunks, chunk)
-
-
-@parallel_driver
-def scale_major_parallel(values, starts, factor, out, chunks):
-    for chunk in prange(chunks):
-        scale_major_chunk(values, starts, factor, out, chunks, np.intp(chunk))
+def scale_major(crew, values, starts, factor, out, chunks):
+    deal(crew, scale_major_chunk, chunks, (values, starts, factor, out, chunks))

@@ -15,12 +15,12 @@ from numba.core import types
 from fastnorm._jit import driver, loop, variant
 from fastnorm.element.moments import moving_average
 from fastnorm.element.storage import row
-from fastnorm.kernels.apply import interleaved_apply_serial, planar_apply_serial
-from fastnorm.kernels.gradient import parameter_gradients_of_sums, planar_backward_serial
-from fastnorm.kernels.gradient_columns import interleaved_backward_serial
-from fastnorm.kernels.gradient_elements import elements_backward_serial
+from fastnorm.kernels.apply import interleaved_apply, planar_apply
+from fastnorm.kernels.gradient import parameter_gradients_of_sums, planar_backward
+from fastnorm.kernels.gradient_columns import interleaved_backward
+from fastnorm.kernels.gradient_elements import elements_backward
 from fastnorm.kernels.moments import MEAN, VARIANCE
-from fastnorm.kernels.normalize import interleaved_normalize_serial, planar_normalize_serial, rows_normalize_serial
+from fastnorm.kernels.normalize import interleaved_normalize, planar_normalize, rows_normalize
 from fastnorm.kernels.walk import elements_per_statistic
 from fastnorm.plan.table import CHANNEL, INNER, PROBLEM
 
@@ -101,11 +101,11 @@ def agree(x, out):
 
 
 @driver
-def normalize_rows(x, gamma, beta, out, stats, centre, eps, table):
+def normalize_rows(crew, x, gamma, beta, out, stats, centre, eps, table):
     n = table[PROBLEM, INNER]
     if not (agree(x, out) and fits(gamma, n, out) and fits(beta, n, out)):
         return False
-    rows_normalize_serial(x.reshape(-1), None, out.reshape(-1), None, stats, along(gamma, x), along(beta, x), centre, eps, None, table)
+    rows_normalize(crew, x.reshape(-1), None, out.reshape(-1), None, stats, along(gamma, x), along(beta, x), centre, eps, None, table)
     return True
 
 
@@ -146,38 +146,38 @@ def move_both(running_mean, running_var, stats, momentum, unbiased, table):
 
 
 @driver
-def normalize_planes(x, gamma, beta, running_mean, running_var, out, stats, eps, momentum, unbiased, table):
+def normalize_planes(crew, x, gamma, beta, running_mean, running_var, out, stats, eps, momentum, unbiased, table):
     if not can_train(x, gamma, beta, running_mean, running_var, out, momentum, unbiased, table):
         return False
-    planar_normalize_serial(x.reshape(-1), None, out.reshape(-1), stats, double(gamma), double(beta), 0, eps, None, table)
+    planar_normalize(crew, x.reshape(-1), None, out.reshape(-1), stats, double(gamma), double(beta), 0, eps, None, table)
     move_both(running_mean, running_var, stats, momentum, unbiased, table)
     return True
 
 
 @driver
-def normalize_columns(x, gamma, beta, running_mean, running_var, out, stats, eps, momentum, unbiased, table):
+def normalize_columns(crew, x, gamma, beta, running_mean, running_var, out, stats, eps, momentum, unbiased, table):
     if not can_train(x, gamma, beta, running_mean, running_var, out, momentum, unbiased, table):
         return False
-    interleaved_normalize_serial(x.reshape(-1), None, out.reshape(-1), stats, double(gamma), double(beta), 0, eps, None, table)
+    interleaved_normalize(crew, x.reshape(-1), None, out.reshape(-1), stats, double(gamma), double(beta), 0, eps, None, table)
     move_both(running_mean, running_var, stats, momentum, unbiased, table)
     return True
 
 
 @driver
-def apply_planes(x, mean, var, gamma, beta, out, eps, table):
+def apply_planes(crew, x, mean, var, gamma, beta, out, eps, table):
     if not (agree(x, out) and given_fit(mean, var, gamma, beta, out, table[PROBLEM, CHANNEL])):
         return False
     parameters = double(mean), None, double(var), double(gamma), double(beta)
-    planar_apply_serial(x.reshape(-1), None, out.reshape(-1), *parameters, eps, None, table)
+    planar_apply(crew, x.reshape(-1), None, out.reshape(-1), *parameters, eps, None, table)
     return True
 
 
 @driver
-def apply_columns(x, mean, var, gamma, beta, out, eps, table):
+def apply_columns(crew, x, mean, var, gamma, beta, out, eps, table):
     if not (agree(x, out) and given_fit(mean, var, gamma, beta, out, table[PROBLEM, CHANNEL])):
         return False
     parameters = double(mean), None, double(var), double(gamma), double(beta)
-    interleaved_apply_serial(x.reshape(-1), None, out.reshape(-1), *parameters, eps, None, table)
+    interleaved_apply(crew, x.reshape(-1), None, out.reshape(-1), *parameters, eps, None, table)
     return True
 
 
@@ -195,35 +195,35 @@ def deliver(table, sums, rstd, gradients):
 
 
 @driver
-def backward_planes(dy, x, mean, rstd, gamma, out, gradients, table):
+def backward_planes(crew, dy, x, mean, rstd, gamma, out, gradients, table):
     if not can_go_back(dy, x, mean, rstd, gamma, out, table):
         return False
     sums, parameters = np.empty((2, gradients.shape[1])), (double(mean), double(rstd), double(gamma), None)
     operands = dy.reshape(-1), x.reshape(-1), None, out.reshape(-1), None
-    planar_backward_serial(*operands, *parameters, None, sums, True, table)
+    planar_backward(crew, *operands, *parameters, None, sums, True, table)
     deliver(table, sums, parameters[1], gradients)
     return True
 
 
 @driver
-def backward_columns(dy, x, mean, rstd, gamma, out, gradients, table):
+def backward_columns(crew, dy, x, mean, rstd, gamma, out, gradients, table):
     if not can_go_back(dy, x, mean, rstd, gamma, out, table):
         return False
     sums, parameters = np.empty((2, gradients.shape[1])), (double(mean), double(rstd), double(gamma), None)
     operands = dy.reshape(-1), x.reshape(-1), None, out.reshape(-1), None
-    interleaved_backward_serial(*operands, *parameters, None, sums, True, table)
+    interleaved_backward(crew, *operands, *parameters, None, sums, True, table)
     deliver(table, sums, parameters[1], gradients)
     return True
 
 
 @driver
-def backward_rows(dy, x, mean, rstd, gamma, out, gradients, table):
+def backward_rows(crew, dy, x, mean, rstd, gamma, out, gradients, table):
     """mean : None for RMS norm. One chunk, as small problems have."""
     n = table[PROBLEM, INNER]
     if not (agree(x, out) and agree(dy, out) and fits(gamma, n, out) and fit_rows(mean, x, out) and fit_rows(rstd, x, out)):
         return False
     totals = np.empty((1, 2, n))
     operands = dy.reshape(-1), x.reshape(-1), out.reshape(-1)
-    elements_backward_serial(*operands, flat(mean), flat(rstd), along(gamma, x), None, None, totals, table)
+    elements_backward(crew, *operands, flat(mean), flat(rstd), along(gamma, x), None, None, totals, table)
     gradients[:] = totals[0]
     return True

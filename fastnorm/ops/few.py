@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from fastnorm import kernels
 from fastnorm.plan.problem import Problem
-from fastnorm.plan.schedule import PARALLEL_ELEMENTS
 from fastnorm.runtime import recycling
+from fastnorm.runtime.threads import crew_for
 
+# Of more, a call takes 50 us and longer.
+FEW_ELEMENTS = 1 << 18
 # Calls of a kind before it is compiled.
 PATIENCE = 16
 _MOST = 4096
@@ -42,10 +44,14 @@ class Few:
     def __init__(self, x: NDArray[Any], key: Hashable, name: str, problem: Problem) -> None:
         self.shape, self.dtype = x.shape, x.dtype
         self._stats = (4, problem.geometry.statistics)
+        self._shared = x.size if problem.schedule.parallel else 0
         self._key, self._name, self._table = key, name, problem.table
         self._left = PATIENCE
         self._ready = False
         self._driver: Any = None
+
+    def _crew(self) -> int:
+        return crew_for(self._shared) if self._shared else 0
 
     def output(self) -> NDArray[Any]:
         return recycling.empty(self.shape, self.dtype)
@@ -70,7 +76,7 @@ class Few:
         if not self._ready:
             return self._compile(arguments)
         try:
-            return bool(self._driver(*arguments, self._table))
+            return bool(self._driver(self._crew(), *arguments, self._table))
         except Exception:  # other types than those it was compiled for; the usual way knows what to do or to say
             self._ready, self._left = False, PATIENCE  # others of the same shape: not every time in vain
             _known.pop(self._key, None)
@@ -87,7 +93,7 @@ class Few:
         driver = self._driver
         try:
             driver.disable_compile(False)
-            done = bool(driver(*arguments, self._table))
+            done = bool(driver(self._crew(), *arguments, self._table))
             self._ready = True
             return done
         except Exception:  # never again
@@ -123,7 +129,7 @@ def find(x: Any, options: tuple[Any, ...]) -> Few | None:
 
 def offer(x: Any, options: tuple[Any, ...], name: str, problem: Problem) -> None:
     """Remember how this kind of call is planned. name : in kernels.whole"""
-    if x.size >= PARALLEL_ELEMENTS or x.dtype.char not in "fd" or problem.detours:
+    if x.size >= FEW_ELEMENTS or x.dtype.char not in "fd" or problem.detours:
         return
     if len(_offered) >= _MOST:
         _offered.clear()
@@ -134,7 +140,7 @@ def offer(x: Any, options: tuple[Any, ...], name: str, problem: Problem) -> None
 
 def again(x: Any, options: tuple[Any, ...]) -> None:
     """A call of this kind was remembered and is about to go the usual way."""
-    if x.size < PARALLEL_ELEMENTS:
+    if x.size < FEW_ELEMENTS:
         few = _offered.get((x.shape, x.dtype, options))
         if few is not None:
             few.wait()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fastnorm import kernels
 from fastnorm.plan.memory import kind_of
 from fastnorm.plan.problem import Problem
-from fastnorm.runtime.threads import run
+from fastnorm.runtime.threads import crew_for
 
 Vector = NDArray[np.float64] | None
 Statistics = NDArray[np.float64]  # (4, batch * channel): mean, its low part, variance, 1 / sqrt(var + eps)
@@ -25,23 +25,24 @@ Storages = Sequence[Any]  # of the operands src, out, extra, grad, grad_extra
 
 
 class Launch:
-    """A serial and a parallel driver, and which one to call. Arguments must have the same types in every call."""
+    """A driver, and whether several threads share its work. Arguments must have the same types in every call."""
 
     def __init__(self, problem: Problem, room: Any, name: str) -> None:
-        self._serial, self._parallel = getattr(room, f"{name}_serial"), getattr(room, f"{name}_parallel")
-        self._worthwhile = problem.schedule.parallel
+        self._driver = getattr(room, name)
+        self._shared = problem.geometry.size if problem.schedule.parallel else 0
         self._entry: Callable[..., Any] | None = None
         self._calls = 0
 
     def __call__(self, *arguments: Any) -> None:
+        crew = crew_for(self._shared) if self._shared else 0
         if self._entry is not None:
-            self._entry(*arguments)
+            self._entry(crew, *arguments)
             return
-        run(self._serial, self._parallel, self._worthwhile, *arguments)
+        self._driver(crew, *arguments)
         self._calls += 1
-        if self._calls == 2 and not self._worthwhile:
+        if self._calls == 2:
             # Numba finds the types of the arguments anew in every call, and takes 3 us for it.
-            self._entry = self._serial.overloads[tuple(self._serial.typeof_pyval(a) for a in arguments)].entry_point
+            self._entry = self._driver.overloads[tuple(self._driver.typeof_pyval(a) for a in (crew, *arguments))].entry_point
 
 
 def storages(problem: Problem) -> Storages:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from fastnorm import kernels
 from fastnorm.plan.memory import view_of
 from fastnorm.runtime import recycling
-from fastnorm.runtime.threads import run
+from fastnorm.runtime.crew import HEAVY
+from fastnorm.runtime.threads import crew_for
 
 Array = NDArray[Any]
 
@@ -82,8 +83,7 @@ def summed(matrix: Any) -> Any:
 
 
 def _launch(name: str, chunks: int, *arguments: Any) -> None:
-    room = kernels.sparse
-    run(getattr(room, f"{name}_serial"), getattr(room, f"{name}_parallel"), chunks > 1, *arguments)
+    getattr(kernels.sparse, name)(crew_for(HEAVY) if chunks > 1 else 0, *arguments)
 
 
 def column_moments(matrix: Any, weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:

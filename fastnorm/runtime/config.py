@@ -7,7 +7,7 @@ import platform
 import sys
 from typing import Any
 
-from fastnorm.runtime import folder, threading_layer, threads
+from fastnorm.runtime import crew, folder, threads
 
 
 def _version(module: str) -> str:
@@ -17,18 +17,8 @@ def _version(module: str) -> str:
         return "not installed"
 
 
-def _tbb_version() -> str:
-    from importlib import metadata
-
-    try:
-        return metadata.version("tbb")
-    except metadata.PackageNotFoundError:
-        return "not installed"
-
-
 def config() -> dict[str, Any]:
     """Versions, CPU, threads, threading layer and cache, as plain values."""
-    threading_layer.prepare()
     llvm = importlib.import_module("llvmlite.binding")
     features = llvm.get_host_cpu_features()
     path, variants, size = folder.state()
@@ -37,11 +27,10 @@ def config() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": f"{sys.platform} {platform.machine()}",
         **{name: _version(name) for name in ("numpy", "scipy", "numba", "llvmlite", "ml_dtypes")},
-        "tbb": _tbb_version(),
         "cpu": llvm.get_host_cpu_name(),
         "cpu features": " ".join(name for name in ("avx2", "fma", "f16c", "avx512f", "avx512bf16", "sve", "neon") if features.get(name)),
         "threads": f"{threads.get_num_threads()} of {threads._limit()}",
-        "threading layer": f"{threading_layer.current()}: {threading_layer.reason()}",
+        "threading layer": crew.DESCRIPTION,
         "cache": f"{path}: {variants} compiled functions, {size / 1e6:.1f} MB",
     }
 
@@ -54,7 +43,7 @@ def show_config() -> None:
     >>> import fastnorm as fn
     >>> fn.show_config()  # doctest: +SKIP
     fastnorm         0.1.0
-    threading layer  tbb: its wheel is installed; safe after fork and with several Python threads
+    threading layer  own workers: they begin at once, also in forked children; one parallel call at a time, others run serially
     """
     values = config()
     width = max(map(len, values))

@@ -1,0 +1,124 @@
+"""Chunks dealt to the threads of the crew. The memory at the address `crew` is described in `runtime.crew`."""
+
+from __future__ import annotations
+
+import sys
+
+from numba.core import types
+
+from fastnorm._jit import chunk_body, driver, loop
+from fastnorm._linking import call_job, job_of
+from fastnorm.element.bits import atomic_add, atomic_load, atomic_store, atomic_swap, no_memory_if, relax
+from fastnorm.runtime import crew as shared
+from fastnorm.runtime.crew import ARGUMENTS, ASLEEP, BUSY, CODE, FAILED, INSIDE, LINE, OPEN, SIZE, THREADS
+
+NUMBER = 1 << 16  # OPEN is the number of a job times this, and the threads that may take part in it
+_YIELD_EVERY = 64  # turns of a waiting loop
+
+if sys.platform == "win32":
+
+    @loop
+    def give_way():
+        relax()
+
+else:
+    _sched_yield = types.ExternalFunction("sched_yield", types.int32())
+
+    @loop
+    def give_way():
+        """Let other threads run on this core."""
+        _sched_yield()
+
+
+@loop
+def share_of(crew, size, thread):
+    """Address of a thread's share."""
+    asleep = (size * 8 + LINE - 1) // LINE * LINE
+    return crew + ASLEEP + asleep + thread * LINE
+
+
+@loop
+def take_part(crew, size, thread, threads):
+    """The chunks of the own share, then what is left of those of others: who comes late is not waited for."""
+    code, arguments = atomic_load(crew + CODE), atomic_load(crew + ARGUMENTS)
+    for k in range(threads):
+        share = share_of(crew, size, (thread + k) % threads)
+        end = atomic_load(share + 8)
+        chunk = atomic_add(share, 1)
+        while chunk < end:
+            if call_job(code, arguments, chunk) != 0:
+                atomic_store(crew + FAILED, 1)
+            chunk = atomic_add(share, 1)
+
+
+@chunk_body
+def lead(crew, code, arguments, chunks):
+    """Whether all chunks were computed: by the crew, or alone if it is busy or 0."""
+    threads = 0
+    if crew != 0:
+        threads = min(atomic_load(crew + THREADS), chunks)
+    if threads < 2 or atomic_swap(crew + BUSY, 1) != 0:
+        failed = 0
+        for chunk in range(chunks):
+            failed |= call_job(code, arguments, chunk)
+        return failed == 0
+    size = atomic_load(crew + SIZE)
+    atomic_store(crew + CODE, code)
+    atomic_store(crew + ARGUMENTS, arguments)
+    atomic_store(crew + FAILED, 0)
+    for thread in range(threads):
+        share = share_of(crew, size, thread)
+        atomic_store(share, chunks * thread // threads)
+        atomic_store(share + 8, chunks * (thread + 1) // threads)
+    job = (atomic_load(crew + OPEN) // NUMBER + 1) * NUMBER
+    atomic_store(crew + OPEN, job + threads)
+    take_part(crew, size, 0, threads)
+    atomic_store(crew + OPEN, job)
+    turns = 0
+    # Whoever saw the job open after he had counted himself in may still touch it.
+    while atomic_load(crew + INSIDE) != 0:
+        relax()
+        turns += 1
+        if turns % _YIELD_EVERY == 0:
+            give_way()
+    complete = atomic_load(crew + FAILED) == 0
+    atomic_store(crew + BUSY, 0)
+    return complete
+
+
+@loop
+def deal(crew, body, chunks, arguments):
+    """Call a chunk body for every chunk. crew : address, 0 for the calling thread alone"""
+    code, place = job_of(body, arguments)
+    no_memory_if(not lead(crew, code, place, chunks))
+
+
+@driver
+def attend(crew, thread, patience):
+    """Take part in jobs, until none has come for so many turns of waiting."""
+    size = atomic_load(crew + SIZE)
+    done = -1
+    turns = 0
+    while turns < patience:
+        state = atomic_load(crew + OPEN)
+        if state % NUMBER <= thread or state == done:
+            relax()
+            turns += 1
+            if turns % _YIELD_EVERY == 0:
+                give_way()
+            if turns == patience:
+                atomic_store(crew + ASLEEP + 8 * thread, 1)
+                state = atomic_load(crew + OPEN)
+                if state % NUMBER > thread and state != done and atomic_swap(crew + ASLEEP + 8 * thread, 0) == 1:
+                    turns = 0
+        else:
+            atomic_add(crew + INSIDE, 1)
+            state = atomic_load(crew + OPEN)
+            if state % NUMBER > thread:
+                take_part(crew, size, thread, state % NUMBER)
+                done = state
+                turns = 0
+            atomic_add(crew + INSIDE, -1)
+
+
+shared.attend = attend

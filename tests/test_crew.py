@@ -1,0 +1,227 @@
+"""The worker threads: every chunk once, whoever comes late or not at all."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import RunPython
+from test_runtime import PROLOGUE, THREADS, script
+
+from fastnorm import _jit
+from fastnorm.kernels.dealing import deal
+from fastnorm.runtime import crew as room
+from fastnorm.runtime.crew import ASLEEP, BUSY, Crew
+
+SIZE = 4
+
+
+@_jit._njit(fastmath=False)
+def count_chunk(counts: Any, work: Any, chunk: Any) -> None:
+    for _ in range(work):
+        counts[chunk, 1] += 1
+    counts[chunk, 0] += 1
+
+
+@_jit._njit(fastmath=False)
+def count(crew: Any, counts: Any, work: Any) -> None:
+    deal(crew, count_chunk, counts.shape[0], (counts, work))
+
+
+@_jit._njit(fastmath=False)
+def fail_chunk(counts: Any, bad: Any, chunk: Any) -> None:
+    if chunk == bad:
+        raise MemoryError
+    counts[chunk, 0] += 1
+
+
+@_jit._njit(fastmath=False)
+def fail(crew: Any, counts: Any, bad: Any) -> None:
+    deal(crew, fail_chunk, counts.shape[0], (counts, bad))
+
+
+@pytest.fixture
+def crew() -> Iterator[Crew]:
+    made = Crew(SIZE)
+    yield made
+    made.close()
+
+
+def counted(address: int, chunks: int, work: int = 0) -> np.ndarray:
+    counts = np.zeros((chunks, 2), np.int64)
+    count(address, counts, work)
+    return counts
+
+
+@pytest.mark.parametrize("work", [0, 3000])
+def test_every_chunk_once(crew: Crew, work: int) -> None:
+    for threads in range(1, SIZE + 1):
+        for chunks in (0, 1, 2, 3, 7, 64, 1000):
+            for _ in range(20):
+                counts = counted(crew.called(threads, heavy=True), chunks, work)
+                assert (counts == [1, work]).all(), (threads, chunks)
+
+
+def test_every_chunk_once_in_any_number_of_calling_threads(crew: Crew) -> None:
+    wrong: list[Any] = []
+
+    def work(seed: int) -> None:
+        for k in range(300):
+            if not (counted(crew.called(SIZE, heavy=True), 1 + (seed * 7 + k) % 40, 100) == [1, 100]).all():
+                wrong.append((seed, k))
+
+    callers = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not wrong
+
+
+def test_workers_take_part(crew: Crew) -> None:
+    """Chunks of a millisecond: one thread alone cannot do all of them while another is awake."""
+    shares = room.ASLEEP + room.LINE  # of thread 0; the others follow in lines
+    memory = np.frombuffer((np.ctypeslib.ctypes.c_int64 * 64).from_address(crew.address), np.int64)  # type: ignore[attr-defined]
+    for _ in range(200):
+        counted(crew.called(2, heavy=True), 8, 300_000)
+        first, end = memory[shares // 8 : shares // 8 + 2]
+        assert end == 4
+        if first == end + 1:  # nobody but thread 0 has looked for work in its share
+            return
+    raise AssertionError("the worker never finished its share first, nor did the caller finish his alone")
+
+
+def test_who_finds_the_crew_busy_works_alone(crew: Crew) -> None:
+    address = crew.called(SIZE, heavy=True)
+    crew._words[BUSY // 8] = 1
+    try:
+        assert (counted(address, 50)[:, 0] == 1).all()
+    finally:
+        crew._words[BUSY // 8] = 0
+
+
+@pytest.mark.parametrize("bad", [0, 19, 39])
+def test_no_memory_is_an_error_of_the_caller(crew: Crew, bad: int) -> None:
+    for threads in (1, SIZE):
+        for _ in range(5):
+            counts = np.zeros((40, 2), np.int64)
+            with pytest.raises(MemoryError, match="scratch"):
+                fail(crew.called(threads, heavy=True), counts, bad)
+            assert counts[:, 0].sum() == 39
+    assert (counted(crew.called(SIZE, heavy=True), 40)[:, 0] == 1).all()
+
+
+def asleep(crew: Crew) -> int:
+    return sum(crew._words[ASLEEP // 8 + 1 : ASLEEP // 8 + SIZE])
+
+
+def wait_for(condition: Any) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_workers_sleep_and_wake(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (counted(crew.called(SIZE, heavy=True), 9)[:, 0] == 1).all()
+    wait_for(lambda: asleep(crew) == SIZE - 1)
+    monkeypatch.setattr(room, "SOON_NS", 0)
+    for _ in range(3):
+        assert crew.called(SIZE, heavy=False) == 0, "a lonely light call wakes nobody"
+    monkeypatch.setattr(room, "SOON_NS", 10**12)
+    assert crew.called(SIZE, heavy=False) == crew.address
+    assert asleep(crew) < SIZE - 1
+    wait_for(lambda: asleep(crew) == SIZE - 1)
+    monkeypatch.setattr(room, "SOON_NS", 0)
+    assert crew.called(SIZE, heavy=True) == crew.address
+
+
+def test_fewer_threads_leave_the_others_asleep(crew: Crew) -> None:
+    counted(crew.called(SIZE, heavy=True), 9)
+    wait_for(lambda: asleep(crew) == SIZE - 1)
+    for _ in range(10):
+        counted(crew.called(2, heavy=True), 9, 1000)
+    assert list(crew._words[ASLEEP // 8 + 2 : ASLEEP // 8 + SIZE]) == [1] * (SIZE - 2)
+
+
+def test_work_of_one_thread_starts_nobody() -> None:
+    alone = Crew(SIZE)
+    assert (counted(alone.called(1, heavy=True), 9)[:, 0] == 1).all()
+    assert not alone._workers
+
+
+def test_a_closed_crew_has_ended() -> None:
+    crew = Crew(SIZE)
+    crew.called(SIZE, heavy=True)
+    threads = [worker.thread for worker in crew._workers]
+    crew.close()
+    assert len(threads) == SIZE - 1
+    assert not any(thread.is_alive() for thread in threads)
+
+
+@pytest.mark.parametrize("pause", [0, 0.2])
+def test_a_process_ends_while_workers_wait(run_python: RunPython, pause: float) -> None:
+    """Awake, or asleep; and calls at its very end run alone."""
+    code = script(
+        PROLOGUE,
+        f"""
+import atexit, time
+expected = fn.batch_norm_train(x).y
+
+def late():
+    assert np.array_equal(fn.batch_norm_train(x).y, expected)
+    print("late", flush=True)
+
+atexit.register(late)  # after ours, so called before
+fn.runtime.crew.atexit.unregister(fn.runtime.crew._end)
+fn.runtime.crew.atexit.register(fn.runtime.crew._end)  # and now before it
+threading.Thread(target=lambda: [fn.batch_norm_train(x) for _ in range(20)]).start()
+fn.batch_norm_train(x)
+time.sleep({pause})
+""",
+    )
+    process = run_python("-W", "error", "-c", code, **THREADS)
+    assert process.stdout == "late\n"
+    assert process.stderr == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_child_has_workers_of_its_own(run_python: RunPython) -> None:
+    """Forked while the parent's workers are at work, from a thread that is not the main one."""
+    code = script(
+        PROLOGUE,
+        """
+expected = fn.batch_norm_train(x).y
+stop, statuses = threading.Event(), []
+
+def work():
+    while not stop.is_set():
+        fn.batch_norm_train(x)
+
+def fork():
+    for _ in range(5):
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(60)
+            assert fn.runtime.crew._crew is None
+            same = np.array_equal(fn.batch_norm_train(x).y, expected)
+            os._exit(0 if same and len(fn.runtime.crew._crew._workers) == 3 else 3)
+        statuses.append(os.waitpid(pid, 0)[1])
+
+threads = [threading.Thread(target=f) for f in (work, fork)]
+[t.start() for t in threads]
+threads[1].join()
+stop.set()
+threads[0].join()
+assert statuses == [0] * 5, statuses
+print("done")
+""",
+    )
+    process = run_python("-W", "ignore::DeprecationWarning", "-c", code, **THREADS)
+    assert process.stdout == "done\n"
+    assert process.stderr == ""
