@@ -37,13 +37,18 @@ CUT_ELEMENTS = 65536
 MAX_CUTS = 64
 # Rows of one cut of columns; fewer, where that makes few cuts: three are 1.33 times the work of two threads. Training of
 # (1568, 2048) took 1.05 ms with three cuts, 0.86 with twelve, 0.96 with 24.
-CUT_ROWS, FEWEST_CUT_ROWS, FEW_CUTS = 512, 128, 16
-# Elements from which a parallel launch (2 to 5 us) pays.
+CUT_ROWS, FEWEST_CUT_ROWS, FEW_CUTS = 512, 32, 16
+# Elements of a cut of columns, and of as few as four cuts: they were 1.5 to 2.4 times as fast as one, of 128 KB to 1 MB.
+COLUMN_CUT_ELEMENTS, LEAST_CUT_ELEMENTS, LEAST_CUTS = 131072, 16384, 4
+# Elements from which the work of two threads pays: 4 us of one, and a compiled call of one thread takes 3 us less around it.
 PARALLEL_ELEMENTS = 32768
 # Bytes of a statistic (or column tile) that a second sweep still finds in L2.
 L2_BYTES = 1 << 20
 # Column tiles from which one launch with whole tiles keeps enough threads busy.
 FUSED_TILES = 8
+# Few short rows are cut into as many narrow tiles, whole again and in one launch: (128, 2048) took 130 us in four cuts of rows,
+# 87 in eight tiles of columns. More rows are too far apart: (1024, 256) took 82 us in cuts, 130 in tiles.
+NARROW_TILES, FEWEST_TILES, NARROW_COLUMNS, NARROW_ROWS, NARROW_BYTES = 8, 4, 64, 256, 1 << 17
 # Statistics from which parameter gradients are summed per chunk of statistics: four chunks, or as many of ROWS_OF_SUMS
 # each as there are, so that the sums of all chunks are 0.4 % of x (3 % of 512 rows). Fewer statistics (of more
 # elements) are cut along their elements instead.
@@ -157,17 +162,35 @@ def _interleaved(
     read_only: bool,
 ) -> Schedule:
     columns = columns_of_tile(geometry.channel, geometry.inner, compute_bytes, WHOLE_READ_BYTES if read_only else WHOLE_ROW_BYTES)
-    tiles = -(-geometry.columns // columns)
     small = geometry.size < PARALLEL_ELEMENTS
+    narrow = _narrow_tile(geometry, compute_bytes) if two_phases and not small and geometry.columns < FUSED_TILES * columns else 0
+    columns = narrow or columns
+    tiles = -(-geometry.columns // columns)
     tile_bytes = geometry.outer * columns * compute_bytes
-    fused = two_phases and (small or (geometry.batch * tiles >= FUSED_TILES and tile_bytes <= L2_BYTES))
-    of_rows = max(geometry.outer // CUT_ROWS, min(FEW_CUTS, geometry.outer // FEWEST_CUT_ROWS))
-    cuts = 1 if fused else max(1, min(MAX_CUTS, geometry.size // 131072 // (geometry.batch * tiles), of_rows))
+    enough = narrow > 0 or geometry.batch * tiles >= FUSED_TILES
+    fused = two_phases and (small or (enough and tile_bytes <= L2_BYTES))
+    cuts = 1 if fused else _cuts_of_rows(geometry, geometry.batch * tiles)
     fold = 1
     if foldable and tiles == 1:
         fold = fold_of(columns, geometry.outer // cuts, FOLD_BYTES // compute_bytes)
     chunks = _chunks(geometry.batch * tiles * cuts, n_threads, parallel)
     return Schedule(False, False, fused, parallel, stream, cuts, chunks, columns, fold, WRITTEN_ROW_BYTES // compute_bytes)
+
+
+def _narrow_tile(geometry: Geometry, compute_bytes: int) -> int:
+    """Columns of one of a few narrow tiles, of whole statistics; 0 where they do not pay."""
+    tiles = min(NARROW_TILES, geometry.columns // NARROW_COLUMNS)
+    if geometry.batch > 1 or tiles < FEWEST_TILES or geometry.outer > NARROW_ROWS:
+        return 0
+    columns = -(-geometry.channel // tiles) * geometry.inner
+    return columns if geometry.outer * columns * compute_bytes <= NARROW_BYTES else 0
+
+
+def _cuts_of_rows(geometry: Geometry, units: int) -> int:
+    """Into which so many units, tiles of columns, are cut."""
+    of_size = max(geometry.size // COLUMN_CUT_ELEMENTS, min(LEAST_CUTS, geometry.size // LEAST_CUT_ELEMENTS)) // units
+    of_rows = max(geometry.outer // CUT_ROWS, min(FEW_CUTS, geometry.outer // FEWEST_CUT_ROWS))
+    return max(1, min(MAX_CUTS, of_size, of_rows))
 
 
 # Plain functions of integers, which `interop` compiles, too.
@@ -205,8 +228,9 @@ def fold_of(columns: int, rows: int, widest: int) -> int:
 
 
 def _chunks(units: int, n_threads: int, parallel: bool) -> int:
-    """Numba deals them to threads in equal ranges, one after the other: with eight per thread no thread has more than an
-    eighth more than others. 256 took 1.2 times as long on (512, 1024), each with its scratch memory.
+    """Dealt to threads in equal ranges, and who is done takes from the others: with eight per thread nobody waits for long.
+
+    256 took 1.2 times as long on (512, 1024), each with its scratch memory.
 
     No result depends on their number: partial results belong to statistics and cuts.
     """
