@@ -2,8 +2,9 @@
 
 Schedules are the library's own (`fastnorm.plan`); what a launch then does with them is modelled:
 
-- a launch deals `chunks` to threads in equal contiguous ranges, as Numba's parallel loops do: thread t has the chunks
-  from chunks * t // threads on. A chunk has equal shares of the units (statistics, column tiles, or parts of them), likewise;
+- a launch deals `chunks` to threads in equal contiguous ranges: thread t has the chunks from chunks * t // threads on, and takes
+  from the next threads when it is done (`kernels.dealing`). A chunk has equal shares of the units (statistics, column tiles,
+  or parts of them), likewise;
 - work is proportional to elements. A launch ends when the thread with most of them does;
 - partial results are merged by one thread: 32 bytes for each statistic and cut;
 - a launch costs `LAUNCH_S` and what waking a further thread costs.
@@ -16,6 +17,7 @@ shows what the schedule itself loses.
 from __future__ import annotations
 
 import argparse
+import heapq
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -37,7 +39,7 @@ from fastnorm.plan.schedule import Schedule
 
 ELEMENTS_PER_S = 1.5e9  # of one thread, float32, in training: 12 GB/s
 MERGED_BYTES_PER_S = 2e9
-LAUNCH_S, WAKE_S = 3e-6, 0.1e-6
+LAUNCH_S, WAKE_S = 1e-6, 0.1e-6
 PARTIAL_BYTES = 32
 BAD = 1.5
 THREADS = (2, 4, 8, 16, 32, 64, 128)
@@ -110,6 +112,23 @@ def _dealt(sizes: np.ndarray, n_parts: int) -> np.ndarray:
     return np.diff(sums[len(sizes) * np.arange(n_parts + 1, dtype=np.int64) // n_parts])
 
 
+def _shared(chunks: np.ndarray, threads: int) -> np.ndarray:
+    """Elements that each thread has walked over in the end, all threads equally fast."""
+    ends = len(chunks) * np.arange(1, threads + 1, dtype=np.int64) // threads
+    following = len(chunks) * np.arange(threads, dtype=np.int64) // threads
+    loads = np.zeros(threads)
+    waiting = [(0.0, thread) for thread in range(threads)]
+    while waiting:
+        load, thread = heapq.heappop(waiting)
+        loads[thread] = load
+        for share in ((thread + k) % threads for k in range(threads)):
+            if following[share] < ends[share]:
+                heapq.heappush(waiting, (load + float(chunks[following[share]]), thread))
+                following[share] += 1
+                break
+    return loads
+
+
 def _planned(problem: Problem, threads: int) -> Planned:
     """The library's plan. Arrays are never touched: they cost no memory."""
     operation = problem.operation
@@ -167,7 +186,7 @@ def cost(problem: Problem, threads: int) -> Cost:
     each_s = problem.elements / ELEMENTS_PER_S / len(found)
     launch_s = (LAUNCH_S + WAKE_S * n) * len(found) if n > 1 else 0.0
     merge_s = sum(phase.merged_bytes for phase in found) / MERGED_BYTES_PER_S
-    loads = [_dealt(phase.loads, n) for phase in found]
+    loads = [_shared(phase.loads, n) for phase in found]
     balances = [float(load.max() * threads / load.sum()) for load in loads]
     worst = loads[int(np.argmax(balances))]
     time_s = each_s * sum(balances) / threads + launch_s + merge_s

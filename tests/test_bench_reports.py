@@ -245,7 +245,7 @@ def test_a_report_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         selection.select(["sweep/train/NCHW/1KB", "sweep/train/NCHW/4KB", "odd/layer_norm/rows/rows-of-3"]), "numpy"
     )
     progress: Callable[[list[Row]], list[Row]] = lambda known: known  # noqa: E731
-    found = run.run(rows, run.Wanted(1, 0.05, 5.0, "numpy", scaling=True), lambda text: None, progress)
+    found = run.run(rows, run.Wanted(1, 0.05, 120.0, "numpy", scaling=True), lambda text: None, progress)
     assert not found.skipped
     assert not found.bad
     text = document.write(found, tmp_path).read_text()
