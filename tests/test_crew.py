@@ -48,6 +48,7 @@ def fail(crew: Any, counts: Any, bad: Any) -> None:
 @pytest.fixture
 def crew() -> Iterator[Crew]:
     made = Crew(SIZE)
+    made.hire(SIZE)
     yield made
     made.close()
 
@@ -134,7 +135,7 @@ def test_workers_sleep_and_wake(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> 
     for _ in range(3):
         assert crew.called(SIZE, heavy=False) == 0, "a lonely light call wakes nobody"
     monkeypatch.setattr(room, "SOON_NS", 10**12)
-    assert crew.called(SIZE, heavy=False) == crew.address
+    assert (counted(crew.called(SIZE, heavy=False), 9)[:, 0] == 1).all()
     assert asleep(crew) < SIZE - 1
     wait_for(lambda: asleep(crew) == SIZE - 1)
     monkeypatch.setattr(room, "SOON_NS", 0)
@@ -149,19 +150,21 @@ def test_fewer_threads_leave_the_others_asleep(crew: Crew) -> None:
     assert list(crew._words[ASLEEP // 8 + 2 : ASLEEP // 8 + SIZE]) == [1] * (SIZE - 2)
 
 
-def test_work_of_one_thread_starts_nobody() -> None:
-    alone = Crew(SIZE)
-    assert (counted(alone.called(1, heavy=True), 9)[:, 0] == 1).all()
-    assert not alone._workers
-
-
-def test_a_closed_crew_has_ended() -> None:
-    crew = Crew(SIZE)
-    crew.called(SIZE, heavy=True)
-    threads = [worker.thread for worker in crew._workers]
+def test_a_closed_crew_has_ended(crew: Crew) -> None:
+    counted(crew.called(SIZE, heavy=True), 9)
     crew.close()
-    assert len(threads) == SIZE - 1
-    assert not any(thread.is_alive() for thread in threads)
+    assert len(crew._workers) == SIZE - 1
+    assert sum(worker.is_alive() for worker in crew._workers) == asleep(crew)
+
+
+def test_workers_are_hired_as_they_are_needed() -> None:
+    crew = Crew(SIZE)
+    assert (counted(crew.called(1, heavy=True), 9)[:, 0] == 1).all()
+    for threads, workers in ((1, 0), (2, 1), (2, 1), (SIZE + 5, SIZE - 1)):
+        crew.hire(threads)
+        assert len(crew._workers) == workers
+        assert crew.has(threads)
+    crew.close()
 
 
 @pytest.mark.parametrize("pause", [0, 0.2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 
 from numba.core import types
@@ -10,10 +11,54 @@ from fastnorm._jit import chunk_body, driver, loop
 from fastnorm._linking import call_job, job_of
 from fastnorm.element.bits import atomic_add, atomic_load, atomic_store, atomic_swap, no_memory_if, relax
 from fastnorm.runtime import crew as shared
-from fastnorm.runtime.crew import ARGUMENTS, ASLEEP, BUSY, CODE, FAILED, INSIDE, LINE, OPEN, SIZE, THREADS
+from fastnorm.runtime.crew import ARGUMENTS, ASLEEP, BUSY, CODE, ENDED, FAILED, INSIDE, LINE, OPEN, SIZE, THREADS
 
 NUMBER = 1 << 16  # OPEN is the number of a job times this, and the threads that may take part in it
 _YIELD_EVERY = 64  # turns of a waiting loop
+_PATIENCE = 100 * _YIELD_EVERY  # turns before a sleep: 0.1 to 0.4 ms, as long as the processor relaxes
+
+# Linux lets a thread sleep until a word is changed and somebody says so, without the interpreter's lock: a worker that had to take
+# that to fall asleep and to wake up kept the caller waiting for it. Other systems look every millisecond.
+_FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine(), 0) if sys.platform == "linux" else 0
+_WAIT, _WAKE, _ALL = 128, 129, 1 << 30  # within the process
+_MILLISECOND_US = 1000
+
+if _FUTEX:
+    _syscall = types.ExternalFunction("syscall", types.int64(*[types.int64] * 7))
+
+    @loop
+    def nap(asleep):
+        """Until `wake`, or for a while; at once if the word is 0."""
+        _syscall(_FUTEX, asleep, _WAIT, 1, 0, 0, 0)
+
+    @loop
+    def wake(asleep):
+        _syscall(_FUTEX, asleep, _WAKE, _ALL, 0, 0, 0)
+
+elif sys.platform == "win32":
+    _sleep = types.ExternalFunction("Sleep", types.void(types.uint32))
+
+    @loop
+    def nap(asleep):
+        """For a while."""
+        _sleep(1)
+
+    @loop
+    def wake(asleep):
+        """He looks himself."""
+
+else:
+    _usleep = types.ExternalFunction("usleep", types.int32(types.uint32))
+
+    @loop
+    def nap(asleep):
+        """For a while."""
+        _usleep(_MILLISECOND_US)
+
+    @loop
+    def wake(asleep):
+        """He looks himself."""
+
 
 if sys.platform == "win32":
 
@@ -51,6 +96,12 @@ def take_part(crew, size, thread, threads):
             chunk = atomic_add(share, 1)
 
 
+@loop
+def rouse(asleep):
+    if atomic_load(asleep) != 0 and atomic_swap(asleep, 0) != 0:
+        wake(asleep)
+
+
 @chunk_body
 def lead(crew, code, arguments, chunks):
     """Whether all chunks were computed: by the crew, or alone if it is busy or 0."""
@@ -72,6 +123,8 @@ def lead(crew, code, arguments, chunks):
         atomic_store(share + 8, chunks * (thread + 1) // threads)
     job = (atomic_load(crew + OPEN) // NUMBER + 1) * NUMBER
     atomic_store(crew + OPEN, job + threads)
+    for thread in range(1, threads):
+        rouse(crew + ASLEEP + 8 * thread)
     take_part(crew, size, 0, threads)
     atomic_store(crew + OPEN, job)
     turns = 0
@@ -93,24 +146,34 @@ def deal(crew, body, chunks, arguments):
     no_memory_if(not lead(crew, code, place, chunks))
 
 
+@loop
+def sleep(crew, thread, done):
+    """Until somebody wants this thread for another job than the one that is done."""
+    asleep = crew + ASLEEP + 8 * thread
+    atomic_store(asleep, 1)
+    state = atomic_load(crew + OPEN)
+    if state % NUMBER > thread and state != done:
+        atomic_store(asleep, 0)
+    while atomic_load(asleep) != 0:
+        nap(asleep)
+
+
 @driver
-def attend(crew, thread, patience):
-    """Take part in jobs, until none has come for so many turns of waiting."""
+def attend(crew, thread):
+    """Take part in jobs until the end of the crew."""
     size = atomic_load(crew + SIZE)
     done = -1
     turns = 0
-    while turns < patience:
+    while atomic_load(crew + ENDED) == 0:
         state = atomic_load(crew + OPEN)
         if state % NUMBER <= thread or state == done:
             relax()
             turns += 1
             if turns % _YIELD_EVERY == 0:
                 give_way()
-            if turns == patience:
-                atomic_store(crew + ASLEEP + 8 * thread, 1)
-                state = atomic_load(crew + OPEN)
-                if state % NUMBER > thread and state != done and atomic_swap(crew + ASLEEP + 8 * thread, 0) == 1:
-                    turns = 0
+            if turns == _PATIENCE:
+                sleep(crew, thread, done)
+                turns = 0
         else:
             atomic_add(crew + INSIDE, 1)
             state = atomic_load(crew + OPEN)

@@ -3,7 +3,7 @@
 Why not one of Numba's threading layers: a launch of TBB's takes 5 to 15 us more than the work while its workers are awake, so that
 two threads were no faster than one below 500 KB; a child forked next to them could not use them; GNU OpenMP kills forked
 children and workqueue aborts on concurrent calls. Here a worker that is awake begins 0.2 us after it is called. It stays awake for
-PATIENCE_NS after its last work, then waits on a lock. Who finds the workers busy works alone, with the same bits.
+0.1 to 0.4 ms after its last work, then sleeps. Who finds the workers busy works alone, with the same bits.
 
 The memory that callers and workers share, in words of 8 bytes (`kernels.dealing` reads and writes it with atomic instructions):
 
@@ -13,19 +13,21 @@ The memory that callers and workers share, in words of 8 bytes (`kernels.dealing
     THREADS  that may take part in the next job
     SIZE     of the crew
     CODE, ARGUMENTS, FAILED   of the job
-    ASLEEP   a word per thread, 1 while the worker waits on its lock
+    ENDED    1 when workers that are awake have to leave
+    ASLEEP   a word per thread, 1 while the worker sleeps: who makes it 0 wakes him
     SHARES   a cache line per thread: the next chunk of its share, and the end of it
 """
 
 from __future__ import annotations
 
-import _thread
 import atexit
 import contextlib
+import ctypes
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from time import perf_counter_ns
+from typing import Any
 
 import numpy as np
 
@@ -33,15 +35,14 @@ from fastnorm.runtime.interrupts import deferred
 
 LINE = 64  # bytes of a cache line
 OPEN, INSIDE, BUSY, THREADS, SIZE = 0, LINE, 2 * LINE, 2 * LINE + 8, 2 * LINE + 16
-CODE, ARGUMENTS, FAILED, ASLEEP = 3 * LINE, 3 * LINE + 8, 4 * LINE, 5 * LINE
+CODE, ARGUMENTS, FAILED, ENDED, ASLEEP = 3 * LINE, 3 * LINE + 8, 4 * LINE, 5 * LINE, 6 * LINE
 
 DESCRIPTION = "own workers: they begin at once, also in forked children; one parallel call at a time, others run serially"
-PATIENCE_NS = 200_000
 # Waking a worker costs the caller 3 us or more, and the worker comes 10 to 50 us later: a lonely call of fewer elements is done before.
 HEAVY = 1 << 19
 SOON_NS = 300_000
 
-attend: Callable[[int, int, int], None] | None = None  # set by kernels.dealing, which needs Numba
+attend: Any = None  # a driver, set by kernels.dealing: this room does without Numba
 
 
 def _cores() -> set[int]:
@@ -69,30 +70,11 @@ def _all_cores() -> Iterator[None]:
         os.sched_setaffinity(0, now)
 
 
-class _Worker:
-    def __init__(self, crew: Crew, number: int) -> None:
-        self.bell = _thread.allocate_lock()
-        self.bell.acquire()
-        self.thread = threading.Thread(target=self._serve, args=(crew, number), name=f"fastnorm-{number}", daemon=True)
-        self.thread.start()
-
-    def _serve(self, crew: Crew, number: int) -> None:
-        assert attend is not None
-        while not crew.closed:
-            attend(crew.address, number, crew.patience)
-            self.bell.acquire()
-
-    def ring(self) -> None:
-        with contextlib.suppress(RuntimeError):  # rung twice
-            self.bell.release()
-
-
 class Crew:
     """Workers 1 to size - 1; the caller of a job is number 0."""
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.closed = False
         asleep = -(-8 * size // LINE) * LINE
         memory = np.zeros(ASLEEP + asleep + size * LINE + LINE, np.uint8)
         start = -memory.ctypes.data % LINE
@@ -100,46 +82,43 @@ class Crew:
         words = memory[start : start + ASLEEP + asleep].view(np.int64)
         self._words, self._asleep = memoryview(words), memoryview(words[ASLEEP // 8 :])
         self._words[SIZE // 8] = size
-        self._workers: list[_Worker] = []
+        self._workers: list[threading.Thread] = []
         self._called = 0
-        self.patience = self._measured_patience()
+        # Never freed: workers sleep on it until the very end of the process, and other threads may be in the middle of a call.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))
 
-    def _measured_patience(self) -> int:
-        """Turns of a worker's waiting loop in PATIENCE_NS."""
-        assert attend is not None
-        attend(self.address, 0, 1)
-        began = perf_counter_ns()
-        attend(self.address, 0, 1000)
-        return max(1000, 1000 * PATIENCE_NS // max(1, perf_counter_ns() - began))
+    def hire(self, threads: int) -> None:
+        """Until there are so many threads, the caller included. Raises RuntimeError if there can be no more."""
+        attend.compile("void(int64, int64)")
+        with _all_cores():
+            for number in range(len(self._workers) + 1, min(threads, self.size)):
+                worker = threading.Thread(target=attend, args=(self.address, number), name=f"fastnorm-{number}", daemon=True)
+                worker.start()
+                self._workers.append(worker)
+
+    def has(self, threads: int) -> bool:
+        return len(self._workers) >= min(threads, self.size) - 1
 
     def called(self, threads: int, heavy: bool) -> int:
-        """Address for a driver that `threads` may take part in; the workers are awake, or waking up.
+        """Address for a driver that `threads` may take part in, who are there; 0 if they had better sleep on.
 
         heavy : whether the work is worth waking them. If not, they wake only for the second of two calls in a row.
         """
         threads = min(threads, self.size)
-        if len(self._workers) < threads - 1:
-            with _all_cores():
-                while len(self._workers) < threads - 1:
-                    self._workers.append(_Worker(self, len(self._workers) + 1))
         if any(self._asleep[1:threads]):
             now = perf_counter_ns()
             soon, self._called = now - self._called < SOON_NS, now
             if not (heavy or soon):
                 return 0
-            for number in range(1, threads):
-                if self._asleep[number]:
-                    self._asleep[number] = 0
-                    self._workers[number - 1].ring()
         self._words[THREADS // 8] = threads
         return self.address
 
     def close(self) -> None:
-        self.closed = True
-        for worker in self._workers:
-            worker.ring()
-        for worker in self._workers:
-            worker.thread.join(1.0)
+        """Workers that are awake end; those asleep never wake."""
+        self._words[ENDED // 8] = 1
+        for number, worker in enumerate(self._workers, 1):
+            while worker.is_alive() and not self._asleep[number]:
+                worker.join(0.001)
 
 
 _crew: Crew | None = None
@@ -153,18 +132,24 @@ def called(threads: int, limit: int, heavy: bool) -> int:
     threads : that may take part
     limit   : of the process
     """
-    global _crew
-    if _crew is None or len(_crew._workers) < min(threads, _crew.size) - 1:
+    crew = _crew
+    if crew is None or not crew.has(threads):
         with deferred(), _hiring:
-            if _ended:
-                return 0
-            try:
-                if _crew is None:
-                    _crew = Crew(limit)
-                return _crew.called(threads, heavy)
-            except RuntimeError:  # no more threads: of this process, or at the end of the interpreter
-                return 0
-    return _crew.called(threads, heavy)
+            crew = _hired(threads, limit)
+    return 0 if crew is None or _ended else crew.called(threads, heavy)
+
+
+def _hired(threads: int, limit: int) -> Crew | None:
+    global _crew
+    if _ended:
+        return None
+    crew = _crew or Crew(limit)
+    try:
+        crew.hire(threads)
+    except RuntimeError:  # no more threads: of this process, or at the end of the interpreter
+        return None
+    _crew = crew
+    return crew
 
 
 def _forget() -> None:
@@ -174,12 +159,11 @@ def _forget() -> None:
 
 
 def _end() -> None:
-    global _crew, _ended
+    global _ended
     with _hiring:
         _ended = True
         if _crew is not None:
             _crew.close()
-            _crew = None
 
 
 atexit.register(_end)
