@@ -78,9 +78,10 @@ SHAPES: list[tuple[Callable[..., Any], tuple[int, ...], Any, Any]] = [
     (batch_calls, (12, 7), F4, F8),
     (batch_calls, (2, 3, 20, 20), F4, F4),
     (batch_calls, (9, 5, 3, 3), F4, F4),
+    (batch_calls, (700, 60), F4, F4),  # for several threads, in two walks
 ]
 CALLS = [
-    (f"{name}-{np.dtype(dtype)}-{len(shape)}d", shape, call, dtype)
+    (f"{name}-{np.dtype(dtype)}-{'x'.join(map(str, shape))}", shape, call, dtype)
     for calls, shape, dtype, of_parameters in SHAPES
     for name, call in calls(shape, dtype, of_parameters).items()
 ]

@@ -16,13 +16,13 @@ from fastnorm._jit import driver, loop, variant
 from fastnorm.element.moments import moving_average
 from fastnorm.element.storage import row
 from fastnorm.kernels.apply import interleaved_apply, planar_apply
-from fastnorm.kernels.gradient import parameter_gradients_of_sums, planar_backward
-from fastnorm.kernels.gradient_columns import interleaved_backward
+from fastnorm.kernels.gradient import merge_gradient_sums, parameter_gradients_of_sums, planar_backward
+from fastnorm.kernels.gradient_columns import interleaved_backward, interleaved_gradient, interleaved_sums
 from fastnorm.kernels.gradient_elements import elements_backward
-from fastnorm.kernels.moments import MEAN, VARIANCE
+from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, interleaved_merge, interleaved_moments
 from fastnorm.kernels.normalize import interleaved_normalize, planar_normalize, rows_normalize
 from fastnorm.kernels.walk import elements_per_statistic
-from fastnorm.plan.table import CHANNEL, INNER, PROBLEM
+from fastnorm.plan.table import CHANNEL, CUTS, INNER, PROBLEM
 
 
 def fits(parameter, n, out):
@@ -164,6 +164,21 @@ def normalize_columns(crew, x, gamma, beta, running_mean, running_var, out, stat
 
 
 @driver
+def normalize_columns_in_two(crew, x, gamma, beta, running_mean, running_var, out, stats, eps, momentum, unbiased, table):
+    """Where the second sweep does not find the columns in cache, or rows are dealt to threads."""
+    if not can_train(x, gamma, beta, running_mean, running_var, out, momentum, unbiased, table):
+        return False
+    src, columns = x.reshape(-1), table[PROBLEM, CHANNEL] * table[PROBLEM, INNER]
+    partial = np.empty((table[PROBLEM, CUTS], 4, columns))
+    interleaved_moments(crew, src, 0, table, partial)
+    interleaved_merge(table, partial, stats, eps)
+    parameters = row(stats, MEAN), row(stats, LOW), row(stats, RSTD), double(gamma), double(beta)
+    interleaved_apply(crew, src, None, out.reshape(-1), *parameters, None, None, table)
+    move_both(running_mean, running_var, stats, momentum, unbiased, table)
+    return True
+
+
+@driver
 def apply_planes(crew, x, mean, var, gamma, beta, out, eps, table):
     if not (agree(x, out) and given_fit(mean, var, gamma, beta, out, table[PROBLEM, CHANNEL])):
         return False
@@ -212,6 +227,20 @@ def backward_columns(crew, dy, x, mean, rstd, gamma, out, gradients, table):
     sums, parameters = np.empty((2, gradients.shape[1])), (double(mean), double(rstd), double(gamma), None)
     operands = dy.reshape(-1), x.reshape(-1), None, out.reshape(-1), None
     interleaved_backward(crew, *operands, *parameters, None, sums, True, table)
+    deliver(table, sums, parameters[1], gradients)
+    return True
+
+
+@driver
+def backward_columns_in_two(crew, dy, x, mean, rstd, gamma, out, gradients, table):
+    if not can_go_back(dy, x, mean, rstd, gamma, out, table):
+        return False
+    grad, src, columns = dy.reshape(-1), x.reshape(-1), table[PROBLEM, CHANNEL] * table[PROBLEM, INNER]
+    sums, partial = np.empty((2, gradients.shape[1])), np.empty((table[PROBLEM, CUTS], 2, columns))
+    parameters = double(mean), double(rstd), double(gamma), None
+    interleaved_sums(crew, grad, src, None, *parameters, None, partial, table)
+    merge_gradient_sums(table, partial, sums)
+    interleaved_gradient(crew, grad, src, None, out.reshape(-1), None, *parameters, None, sums, True, table)
     deliver(table, sums, parameters[1], gradients)
     return True
 

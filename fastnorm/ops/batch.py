@@ -20,7 +20,7 @@ from fastnorm.ops.door import (
     output,
     running_pair,
 )
-from fastnorm.ops.few import again, find, offer
+from fastnorm.ops.few import again, find, offer, offer_walk
 from fastnorm.ops.repeat import normalizer
 from fastnorm.plan.geometry import KEPT, REDUCED
 from fastnorm.plan.intake import as_array, eps_of, normalize_axis, operand, vector
@@ -196,8 +196,8 @@ def _trainer(
     """Training for other arrays like these, all contiguous."""
     problem = arrange(channel_layout(x.ndim, axis, True), (x, out, residual, None, None), get_num_threads())
     walk = passes.normalize_pass(problem, eps, activation_tag(activation))
-    if activation is None and residual is None and problem.schedule.fused and not problem.schedule.rows:
-        offer(x, options, "normalize_planes" if problem.schedule.planar else "normalize_columns", problem)
+    if activation is None and residual is None and not problem.schedule.rows:
+        offer_walk(x, options, "normalize", problem)
     forward, count = normalizer(problem, walk, x, out, gamma, beta, residual), x.size // x.shape[axis]
 
     def call(

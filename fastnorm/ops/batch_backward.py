@@ -11,7 +11,7 @@ from fastnorm.ops import passes
 from fastnorm.ops.batch import channel_layout, channels_of
 from fastnorm.ops.calls import memorable, recall, remember, signature
 from fastnorm.ops.door import Output, activation_tag, apart, check_activation, gradient_dtype, gradient_of, output
-from fastnorm.ops.few import again, find, offer
+from fastnorm.ops.few import again, find, offer_walk
 from fastnorm.ops.repeat import backpropagator
 from fastnorm.plan.intake import as_array, operand, vector
 from fastnorm.plan.problem import Problem, arrange
@@ -118,8 +118,8 @@ def batch_norm_backward(
         operands, of_parameters = (call.x, call.target.computed, call.grad), ((call.channels,), call.dtype)
         repeated = backpropagator(problem, call.activation, bool(training), operands, mean, rstd, gamma, beta, *of_parameters)
         remember(key, repeated, out, *arrays)
-        if activation is None and training is True and problem.schedule.fused:
-            offer(x, options, "backward_planes" if problem.schedule.planar else "backward_columns", problem)
+        if activation is None and training is True:
+            offer_walk(x, options, "backward", problem)
     dgamma, dbeta = passes.gradient(problem, *call.parameters, call.activation, bool(training))
     problem.finish()
     return call.result(dgamma, dbeta)

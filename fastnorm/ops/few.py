@@ -138,6 +138,13 @@ def offer(x: Any, options: tuple[Any, ...], name: str, problem: Problem) -> None
     _offered.setdefault(key, Few(x, key, name, problem))
 
 
+def offer_walk(x: Any, options: tuple[Any, ...], what: str, problem: Problem) -> None:
+    """As `offer`, of what is walked in planes or columns, twice."""
+    planar, fused = problem.schedule.planar, problem.schedule.fused
+    if fused or not planar:
+        offer(x, options, f"{what}_planes" if planar else f"{what}_columns" if fused else f"{what}_columns_in_two", problem)
+
+
 def again(x: Any, options: tuple[Any, ...]) -> None:
     """A call of this kind was remembered and is about to go the usual way."""
     if x.size < FEW_ELEMENTS:
