@@ -6,6 +6,7 @@ import copy
 import doctest
 import importlib
 import inspect
+import io
 import itertools
 import threading
 import tracemalloc
@@ -371,3 +372,40 @@ def test_examples_are_true(name: str) -> None:
     found = doctest.testmod(importlib.import_module(f"fastnorm.{name}"))
     assert found.attempted > 0
     assert found.failed == 0
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=str)
+def test_results_in_recycled_memory(memory_format: Any, dtype: Any) -> None:
+    """In a loop of training all large results find memory that is warm; a result that somebody keeps is never written again."""
+    x = draw((8, 16, 24, 24), torch.float32).to(dtype).contiguous(memory_format=memory_format)
+    wanted = fastnorm.torch.batch_norm(x, None, None, training=True)
+    seen, kept = set(), []
+    with fastnorm.recycle_outputs(1 << 24):
+        for turn in range(8):
+            given = x.clone().requires_grad_()
+            y = fastnorm.torch.batch_norm(given, None, None, training=True)
+            assert y.stride() == wanted.stride()
+            assert torch.equal(y, wanted)
+            seen.add(y.data_ptr())
+            if turn == 3:
+                kept.append(y.detach()[1:])
+            F.relu(y, inplace=True).sum().backward()
+            assert given.grad is not None
+            del y, given
+    assert len(seen) <= 3
+    assert torch.equal(kept[0], F.relu(wanted)[1:])
+
+
+def test_a_result_outlives_its_recycler() -> None:
+    x = draw((8, 16, 24, 24), torch.float32)
+    with fastnorm.recycle_outputs(1 << 24):
+        y = fastnorm.torch.layer_norm(x, (24,))
+    torch.manual_seed(0)
+    others = [torch.randn_like(x) for _ in range(20)]
+    assert torch.equal(y, fastnorm.torch.layer_norm(x, (24,)))
+    del others
+    buffer = io.BytesIO()
+    torch.save(y, buffer)
+    buffer.seek(0)
+    assert torch.equal(torch.load(buffer), y)

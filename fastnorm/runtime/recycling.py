@@ -165,6 +165,10 @@ def recycle_outputs(max_bytes: int) -> AbstractContextManager[Any]:
     return _Recycler(max_bytes.__index__())
 
 
+def is_active() -> bool:
+    return _active is not None
+
+
 def empty(shape: Sequence[int], dtype: np.dtype[Any], strides: Sequence[int] | None = None) -> Array:
     """An array of any content. strides : a permutation of those of a C-contiguous array, or None for those."""
     recycler = _active
