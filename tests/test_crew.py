@@ -167,6 +167,22 @@ def test_workers_are_hired_as_they_are_needed() -> None:
     crew.close()
 
 
+def test_where_no_thread_can_start_the_caller_works_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def refuse(self: threading.Thread) -> None:
+        asked.append(self.name)
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    crew = Crew(SIZE)
+    for _ in range(3):
+        if not crew.has(SIZE):
+            crew.hire(SIZE)
+        assert (counted(crew.called(SIZE, heavy=True), 9)[:, 0] == 1).all()
+    assert asked == ["fastnorm-1"]
+
+
 @pytest.mark.parametrize("pause", [0, 0.2])
 def test_a_process_ends_while_workers_wait(run_python: RunPython, pause: float) -> None:
     """Awake, or asleep; and calls at its very end run alone."""

@@ -88,12 +88,16 @@ class Crew:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))
 
     def hire(self, threads: int) -> None:
-        """Until there are so many threads, the caller included. Raises RuntimeError if there can be no more."""
+        """Until there are so many threads, the caller included, or as many as the system allows."""
         attend.compile("void(int64, int64)")
         with _all_cores():
             for number in range(len(self._workers) + 1, min(threads, self.size)):
                 worker = threading.Thread(target=attend, args=(self.address, number), name=f"fastnorm-{number}", daemon=True)
-                worker.start()
+                try:
+                    worker.start()
+                except RuntimeError:  # no more threads: of this process, or at the end of the interpreter
+                    self.size = number
+                    return
                 self._workers.append(worker)
 
     def has(self, threads: int) -> bool:
@@ -143,13 +147,10 @@ def _hired(threads: int, limit: int) -> Crew | None:
     global _crew
     if _ended:
         return None
-    crew = _crew or Crew(limit)
-    try:
-        crew.hire(threads)
-    except RuntimeError:  # no more threads: of this process, or at the end of the interpreter
-        return None
-    _crew = crew
-    return crew
+    if _crew is None:
+        _crew = Crew(limit)
+    _crew.hire(threads)
+    return _crew
 
 
 def _forget() -> None:
