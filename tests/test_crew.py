@@ -183,6 +183,16 @@ def test_where_no_thread_can_start_the_caller_works_alone(monkeypatch: pytest.Mo
     assert asked == ["fastnorm-1"]
 
 
+def test_threads_that_only_take_turns_are_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After gevent.monkey.patch_all() a thread that never gives way stops the process."""
+    monkeypatch.setattr("_thread.start_new_thread", lambda function, arguments, options=None: None)
+    crew = Crew(SIZE)
+    crew.hire(SIZE)
+    assert crew.has(SIZE)
+    assert not crew._workers
+    assert (counted(crew.called(SIZE, heavy=True), 9)[:, 0] == 1).all()
+
+
 @pytest.mark.parametrize("pause", [0, 0.2])
 def test_a_process_ends_while_workers_wait(run_python: RunPython, pause: float) -> None:
     """Awake, or asleep; and calls at its very end run alone."""

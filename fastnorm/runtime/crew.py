@@ -20,11 +20,13 @@ The memory that callers and workers share, in words of 8 bytes (`kernels.dealing
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import contextlib
 import ctypes
 import os
 import threading
+import types
 from collections.abc import Iterator
 from time import perf_counter_ns
 from typing import Any
@@ -89,6 +91,9 @@ class Crew:
 
     def hire(self, threads: int) -> None:
         """Until there are so many threads, the caller included, or as many as the system allows."""
+        if not isinstance(_thread.start_new_thread, types.BuiltinFunctionType):
+            self.size = 1  # gevent or eventlet has made threads take turns in one: a worker would never give way
+            return
         attend.compile("void(int64, int64)")
         with _all_cores():
             for number in range(len(self._workers) + 1, min(threads, self.size)):
