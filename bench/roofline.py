@@ -2,6 +2,7 @@
 
 The roof of a row is the faster of the two copies moving as many bytes as the row must move at least
 (`problems.minimal_traffic`); where the result is of a wider type, they write what they read several times.
+Its chunks are dealt to the library's workers: those of Numba's OpenMP would spin on the core that the next provider wants.
 It takes turns with the row's providers, so that a share is a paired ratio as well.
 """
 
@@ -11,40 +12,50 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
+import fastnorm
 from bench.environment import cache_bytes
 from bench.timing import timed
 from fastnorm.element.bits import fence, stream
+from fastnorm.kernels.dealing import deal
+from fastnorm.runtime.threads import crew_for
 
 _CHUNK = 1 << 16  # float32: 256 KB, a part of L2
 LARGEST = max(128 << 20, min(3 * cache_bytes(3, 0), 1 << 30))
 """Bytes read and written beyond which bandwidth no longer changes: longer copies are extrapolated."""
 
 
-@njit(parallel=True, boundscheck=False)
-def _stream_copy(source: Any, target: Any, times: int) -> None:
-    for chunk in prange((source.size + _CHUNK - 1) // _CHUNK):
-        start = np.intp(chunk) * _CHUNK
-        run = source[start : min(start + _CHUNK, source.size)]
-        for k in range(times):
-            at = start * times + k * run.size
-            stream(run, target[at : at + run.size])  # type: ignore[call-arg]
-        fence()
+@njit(boundscheck=False)
+def _stream_copy_chunk(source: Any, target: Any, times: int, chunk: Any) -> None:
+    start = chunk * _CHUNK
+    run = source[start : min(start + _CHUNK, source.size)]
+    for k in range(times):
+        at = start * times + k * run.size
+        stream(run, target[at : at + run.size])  # type: ignore[call-arg]
+    fence()
 
 
-@njit(parallel=True, boundscheck=False)
-def _plain_copy(source: Any, target: Any, times: int) -> None:
-    for chunk in prange((source.size + _CHUNK - 1) // _CHUNK):
-        start = np.intp(chunk) * _CHUNK
-        run = source[start : min(start + _CHUNK, source.size)]
-        for k in range(times):
-            at = start * times + k * run.size
-            out = target[at : at + run.size]
-            for i in range(run.size):
-                out[i] = run[i]
+@njit
+def _stream_copy(crew: Any, source: Any, target: Any, times: int) -> None:
+    deal(crew, _stream_copy_chunk, (source.size + _CHUNK - 1) // _CHUNK, (source, target, times))
+
+
+@njit(boundscheck=False)
+def _plain_copy_chunk(source: Any, target: Any, times: int, chunk: Any) -> None:
+    start = chunk * _CHUNK
+    run = source[start : min(start + _CHUNK, source.size)]
+    for k in range(times):
+        at = start * times + k * run.size
+        out = target[at : at + run.size]
+        for i in range(run.size):
+            out[i] = run[i]
+
+
+@njit
+def _plain_copy(crew: Any, source: Any, target: Any, times: int) -> None:
+    deal(crew, _plain_copy_chunk, (source.size + _CHUNK - 1) // _CHUNK, (source, target, times))
 
 
 @njit(forceinline=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
@@ -55,12 +66,15 @@ def _sum(run: Any) -> Any:
     return total
 
 
-@njit(parallel=True, boundscheck=False)
-def _read(source: Any, totals: Any) -> None:
-    for chunk in prange(totals.size):
-        start = np.intp(chunk) * _CHUNK
-        end = min(start + _CHUNK, source.size)
-        totals[np.intp(chunk)] = _sum(source[start:end])
+@njit(boundscheck=False)
+def _read_chunk(source: Any, totals: Any, chunk: Any) -> None:
+    start = chunk * _CHUNK
+    totals[chunk] = _sum(source[start : min(start + _CHUNK, source.size)])
+
+
+@njit
+def _read(crew: Any, source: Any, totals: Any) -> None:
+    deal(crew, _read_chunk, totals.size, (source, totals))
 
 
 class Roof(NamedTuple):
@@ -75,8 +89,8 @@ class Memory:
     """Buffers of the copies, made once per run; pages are touched before anything is timed."""
 
     def __init__(self, threads: int) -> None:
-        numba.set_num_threads(min(threads, int(numba.config.NUMBA_NUM_THREADS)))  # type: ignore[attr-defined]
-        self.threads = numba.get_num_threads()
+        with fastnorm.num_threads(threads):
+            self.threads = fastnorm.get_num_threads()
         self._source = np.ones(0, np.float32)
         self._target = self._source.copy()
         self._grow(_CHUNK * 8)
@@ -92,9 +106,12 @@ class Memory:
         self._grow(size * times)
         source, target = self._source[:size], self._target[: size * times]
         totals = np.empty((size + _CHUNK - 1) // _CHUNK, np.float32)
-        kernels: dict[str, Callable[[], Any]] = {"read": lambda: _read(source, totals)}
+        kernels: dict[str, Callable[[], Any]] = {"read": lambda: _read(crew_for(size), source, totals)}
         if writes:
-            kernels = {"streaming copy": lambda: _stream_copy(source, target, times), "copy": lambda: _plain_copy(source, target, times)}
+            kernels = {
+                "streaming copy": lambda: _stream_copy(crew_for(size), source, target, times),
+                "copy": lambda: _plain_copy(crew_for(size), source, target, times),
+            }
         return {kind: _with_threads(kernel, threads or self.threads) for kind, kernel in kernels.items()}
 
     def roof(self, n_bytes: int, writes: bool, times: int = 1) -> Roof:
@@ -138,10 +155,8 @@ def thread_counts(most: int) -> list[int]:
 
 
 def _with_threads(kernel: Callable[[], Any], threads: int) -> Callable[[], Any]:
-    """Numba's number of threads is a setting that the library between two calls may have changed."""
-
     def call() -> None:
-        numba.set_num_threads(threads)
-        kernel()
+        with fastnorm.num_threads(threads):
+            kernel()
 
     return call
