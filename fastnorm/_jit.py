@@ -21,7 +21,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numba
+from fastnorm.runtime import folder, forks
+from fastnorm.runtime.interrupts import deferred
+
+with deferred():
+    import numba
 from numba.core import caching, ccallback, compiler, sigutils
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import CPUDispatcher
@@ -29,8 +33,6 @@ from numba.core.types.misc import unliteral
 from numba.extending import overload
 
 from fastnorm import _linking
-from fastnorm.runtime import folder, forks
-from fastnorm.runtime.interrupts import deferred
 
 forks.guard()
 

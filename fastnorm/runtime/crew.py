@@ -3,7 +3,7 @@
 Why not one of Numba's threading layers: a launch of TBB's takes 5 to 15 us more than the work while its workers are awake, so that
 two threads were no faster than one below 500 KB; a child forked next to them could not use them; GNU OpenMP kills forked
 children and workqueue aborts on concurrent calls. Here a worker that is awake begins 0.2 us after it is called. It stays awake for
-0.1 to 0.4 ms after its last work, then sleeps. Who finds the workers busy works alone, with the same bits.
+about 0.1 ms after its last work, then sleeps. Who finds the workers busy works alone, with the same bits.
 
 The memory that callers and workers share, in words of 8 bytes (`kernels.dealing` reads and writes it with atomic instructions):
 
@@ -27,7 +27,7 @@ import ctypes
 import os
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import perf_counter_ns
 from typing import Any
 
@@ -135,11 +135,11 @@ _hiring = threading.Lock()
 _ended = False
 
 
-def called(threads: int, limit: int, heavy: bool) -> int:
+def called(threads: int, limit: Callable[[], int], heavy: bool) -> int:
     """Address of the crew for a driver, 0 if it has to work alone.
 
     threads : that may take part
-    limit   : of the process
+    limit   : of the process; asked once
     """
     crew = _crew
     if crew is None or not crew.has(threads):
@@ -148,12 +148,12 @@ def called(threads: int, limit: int, heavy: bool) -> int:
     return 0 if crew is None or _ended else crew.called(threads, heavy)
 
 
-def _hired(threads: int, limit: int) -> Crew | None:
+def _hired(threads: int, limit: Callable[[], int]) -> Crew | None:
     global _crew
     if _ended:
         return None
     if _crew is None:
-        _crew = Crew(limit)
+        _crew = Crew(limit())
     _crew.hire(threads)
     return _crew
 

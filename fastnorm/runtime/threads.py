@@ -83,4 +83,4 @@ def crew_for(elements: int) -> int:
     """What the first argument of a driver has to be for work on so many elements."""
     if _number == 1:
         return 0
-    return crew.called(_number, _limit(), elements >= crew.HEAVY)
+    return crew.called(_number, _limit, elements >= crew.HEAVY)
