@@ -16,7 +16,7 @@ from test_runtime import PROLOGUE, THREADS, script
 from fastnorm import _jit
 from fastnorm.kernels.dealing import deal
 from fastnorm.runtime import crew as room
-from fastnorm.runtime.crew import ASLEEP, BUSY, Crew
+from fastnorm.runtime.crew import BUSY, Crew
 
 SIZE = 4
 
@@ -86,7 +86,7 @@ def test_every_chunk_once_in_any_number_of_calling_threads(crew: Crew) -> None:
 
 def test_workers_take_part(crew: Crew) -> None:
     """Chunks of a millisecond: one thread alone cannot do all of them while another is awake."""
-    shares = room.ASLEEP + room.LINE  # of thread 0; the others follow in lines
+    shares = room.SHARES  # of thread 0; the others follow in lines
     memory = np.frombuffer((np.ctypeslib.ctypes.c_int64 * 64).from_address(crew.address), np.int64)  # type: ignore[attr-defined]
     for _ in range(200):
         counted(crew.called(2, heavy=True), 8, 300_000)
@@ -118,7 +118,7 @@ def test_no_memory_is_an_error_of_the_caller(crew: Crew, bad: int) -> None:
 
 
 def asleep(crew: Crew) -> int:
-    return sum(crew._words[ASLEEP // 8 + 1 : ASLEEP // 8 + SIZE])
+    return sum(crew._asleep[1:SIZE])
 
 
 def wait_for(condition: Any) -> None:
@@ -147,7 +147,7 @@ def test_fewer_threads_leave_the_others_asleep(crew: Crew) -> None:
     wait_for(lambda: asleep(crew) == SIZE - 1)
     for _ in range(10):
         counted(crew.called(2, heavy=True), 9, 1000)
-    assert list(crew._words[ASLEEP // 8 + 2 : ASLEEP // 8 + SIZE]) == [1] * (SIZE - 2)
+    assert list(crew._asleep[2:SIZE]) == [1] * (SIZE - 2)
 
 
 def test_a_closed_crew_has_ended(crew: Crew) -> None:

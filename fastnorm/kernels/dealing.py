@@ -11,7 +11,7 @@ from fastnorm._jit import chunk_body, driver, loop
 from fastnorm._linking import call_job, job_of
 from fastnorm.element.bits import atomic_add, atomic_load, atomic_store, atomic_swap, no_memory_if, relax
 from fastnorm.runtime import crew as shared
-from fastnorm.runtime.crew import ARGUMENTS, ASLEEP, BUSY, CODE, ENDED, FAILED, INSIDE, LINE, OPEN, SIZE, THREADS
+from fastnorm.runtime.crew import ARGUMENTS, ASLEEP, BUSY, CODE, END, ENDED, FAILED, INSIDE, LINE, OPEN, SHARES, THREADS
 
 NUMBER = 1 << 16  # OPEN is the number of a job times this, and the threads that may take part in it
 _YIELD_EVERY = 64  # turns of a waiting loop
@@ -76,19 +76,18 @@ else:
 
 
 @loop
-def share_of(crew, size, thread):
+def share_of(crew, thread):
     """Address of a thread's share."""
-    asleep = (size * 8 + LINE - 1) // LINE * LINE
-    return crew + ASLEEP + asleep + thread * LINE
+    return crew + SHARES + thread * LINE
 
 
 @loop
-def take_part(crew, size, thread, threads):
+def take_part(crew, thread, threads):
     """The chunks of the own share, then what is left of those of others: who comes late is not waited for."""
     code, arguments = atomic_load(crew + CODE), atomic_load(crew + ARGUMENTS)
     for k in range(threads):
-        share = share_of(crew, size, (thread + k) % threads)
-        end = atomic_load(share + 8)
+        share = share_of(crew, (thread + k) % threads)
+        end = atomic_load(share + END)
         chunk = atomic_add(share, 1)
         while chunk < end:
             if call_job(code, arguments, chunk) != 0:
@@ -113,19 +112,18 @@ def lead(crew, code, arguments, chunks):
         for chunk in range(chunks):
             failed |= call_job(code, arguments, chunk)
         return failed == 0
-    size = atomic_load(crew + SIZE)
     atomic_store(crew + CODE, code)
     atomic_store(crew + ARGUMENTS, arguments)
     atomic_store(crew + FAILED, 0)
     for thread in range(threads):
-        share = share_of(crew, size, thread)
+        share = share_of(crew, thread)
         atomic_store(share, chunks * thread // threads)
-        atomic_store(share + 8, chunks * (thread + 1) // threads)
+        atomic_store(share + END, chunks * (thread + 1) // threads)
     job = (atomic_load(crew + OPEN) // NUMBER + 1) * NUMBER
     atomic_store(crew + OPEN, job + threads)
     for thread in range(1, threads):
-        rouse(crew + ASLEEP + 8 * thread)
-    take_part(crew, size, 0, threads)
+        rouse(share_of(crew, thread) + ASLEEP)
+    take_part(crew, 0, threads)
     atomic_store(crew + OPEN, job)
     turns = 0
     # Whoever saw the job open after he had counted himself in may still touch it.
@@ -149,7 +147,7 @@ def deal(crew, body, chunks, arguments):
 @loop
 def sleep(crew, thread, done):
     """Until somebody wants this thread for another job than the one that is done."""
-    asleep = crew + ASLEEP + 8 * thread
+    asleep = share_of(crew, thread) + ASLEEP
     atomic_store(asleep, 1)
     state = atomic_load(crew + OPEN)
     if state % NUMBER > thread and state != done:
@@ -161,7 +159,6 @@ def sleep(crew, thread, done):
 @driver
 def attend(crew, thread):
     """Take part in jobs until the end of the crew."""
-    size = atomic_load(crew + SIZE)
     done = -1
     turns = 0
     while atomic_load(crew + ENDED) == 0:
@@ -178,7 +175,7 @@ def attend(crew, thread):
             atomic_add(crew + INSIDE, 1)
             state = atomic_load(crew + OPEN)
             if state % NUMBER > thread:
-                take_part(crew, size, thread, state % NUMBER)
+                take_part(crew, thread, state % NUMBER)
                 done = state
                 turns = 0
             atomic_add(crew + INSIDE, -1)

@@ -11,11 +11,9 @@ The memory that callers and workers share, in words of 8 bytes (`kernels.dealing
     INSIDE   workers that may touch the job
     BUSY     1 while a caller has the crew
     THREADS  that may take part in the next job
-    SIZE     of the crew
     CODE, ARGUMENTS, FAILED   of the job
     ENDED    1 when workers that are awake have to leave
-    ASLEEP   a word per thread, 1 while the worker sleeps: who makes it 0 wakes him
-    SHARES   a cache line per thread: the next chunk of its share, and the end of it
+    SHARES   a cache line per thread: the next chunk of its share, END of it, ASLEEP, 1 while the worker sleeps: who makes it 0 wakes him
 """
 
 from __future__ import annotations
@@ -36,8 +34,9 @@ import numpy as np
 from fastnorm.runtime.interrupts import deferred
 
 LINE = 64  # bytes of a cache line
-OPEN, INSIDE, BUSY, THREADS, SIZE = 0, LINE, 2 * LINE, 2 * LINE + 8, 2 * LINE + 16
-CODE, ARGUMENTS, FAILED, ENDED, ASLEEP = 3 * LINE, 3 * LINE + 8, 4 * LINE, 5 * LINE, 6 * LINE
+OPEN, INSIDE, BUSY, THREADS = 0, LINE, 2 * LINE, 2 * LINE + 8
+CODE, ARGUMENTS, FAILED, ENDED, SHARES = 3 * LINE, 3 * LINE + 8, 4 * LINE, 5 * LINE, 6 * LINE
+END, ASLEEP = 8, 16  # within a share
 
 DESCRIPTION = "own workers: they begin at once, also in forked children; one parallel call at a time, others run serially"
 # Waking a worker costs the caller 3 us or more, and the worker comes 10 to 50 us later: a lonely call of fewer elements is done before.
@@ -77,13 +76,11 @@ class Crew:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        asleep = -(-8 * size // LINE) * LINE
-        memory = np.zeros(ASLEEP + asleep + size * LINE + LINE, np.uint8)
+        memory = np.zeros(SHARES + size * LINE + LINE, np.uint8)
         start = -memory.ctypes.data % LINE
         self.address = memory.ctypes.data + start
-        words = memory[start : start + ASLEEP + asleep].view(np.int64)
-        self._words, self._asleep = memoryview(words), memoryview(words[ASLEEP // 8 :])
-        self._words[SIZE // 8] = size
+        self._words = memoryview(memory[start : start + SHARES + size * LINE].view(np.int64))
+        self._asleep = self._words[(SHARES + ASLEEP) // 8 :: LINE // 8]
         self._workers: list[threading.Thread] = []
         self._called = 0
         # Never freed: workers sleep on it until the very end of the process, and other threads may be in the middle of a call.
