@@ -142,6 +142,22 @@ def test_workers_sleep_and_wake(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> 
     assert crew.called(SIZE, heavy=True) == crew.address
 
 
+def test_the_spin_count_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    def awake_after(turns: str) -> float:
+        monkeypatch.setenv("FASTNORM_SPIN_COUNT", turns)
+        made = Crew(2)
+        made.hire(2)
+        try:
+            counted(made.called(2, heavy=True), 2)
+            start = time.perf_counter()
+            wait_for(lambda: made._asleep[1] == 1)
+            return time.perf_counter() - start
+        finally:
+            made.close()
+
+    assert awake_after("0") < awake_after("10000000")
+
+
 def test_fewer_threads_leave_the_others_asleep(crew: Crew) -> None:
     counted(crew.called(SIZE, heavy=True), 9)
     wait_for(lambda: asleep(crew) == SIZE - 1)

@@ -11,11 +11,10 @@ from fastnorm._jit import chunk_body, driver, loop
 from fastnorm._linking import call_job, job_of
 from fastnorm.element.bits import atomic_add, atomic_load, atomic_store, atomic_swap, no_memory_if, relax
 from fastnorm.runtime import crew as shared
-from fastnorm.runtime.crew import ARGUMENTS, ASLEEP, BUSY, CODE, END, ENDED, FAILED, INSIDE, LINE, OPEN, SHARES, THREADS
+from fastnorm.runtime.crew import ARGUMENTS, ASLEEP, BUSY, CODE, END, ENDED, FAILED, INSIDE, LINE, OPEN, PATIENCE, SHARES, THREADS
 
 NUMBER = 1 << 16  # OPEN is the number of a job times this, and the threads that may take part in it
-_YIELD_EVERY = 64  # turns of a waiting loop
-_PATIENCE = 100 * _YIELD_EVERY  # turns before a sleep: 0.08 ms on an Intel with AMX; a turn is as long as the processor relaxes
+_YIELD_EVERY = 64  # turns of a waiting loop; a turn is as long as the processor relaxes
 
 # Linux lets a thread sleep until a word is changed and somebody says so, without the interpreter's lock: a worker that had to take
 # that to fall asleep and to wake up kept the caller waiting for it. Other systems look every millisecond.
@@ -159,6 +158,7 @@ def sleep(crew, thread, done):
 @driver
 def attend(crew, thread):
     """Take part in jobs until the end of the crew."""
+    patience = atomic_load(crew + PATIENCE)
     done = -1
     turns = 0
     while atomic_load(crew + ENDED) == 0:
@@ -168,7 +168,7 @@ def attend(crew, thread):
             turns += 1
             if turns % _YIELD_EVERY == 0:
                 give_way()
-            if turns == _PATIENCE:
+            if turns >= patience:
                 sleep(crew, thread, done)
                 turns = 0
         else:
