@@ -46,8 +46,11 @@ DESCRIPTION = "own workers: they begin at once, also in forked children; one par
 # GNU OpenMP's spin for up to 20 ms and give way to nobody.
 SPIN_COUNT = 80_000
 # Waking a worker costs the caller 3 to 17 us, and the worker comes 10 to 70 us later: a lonely call of fewer elements is done before.
-HEAVY = 1 << 19
-SOON_NS = 300_000
+# After 2 to 5 ms of other work, woken and alone: layer norm of 131072 elements 123 and 124 us, of 262144 208 and 238, of 409600
+# 275 and 363, each from memory.
+HEAVY = 1 << 18
+# Longer than the call itself takes alone: with 0.3 ms, calls of 0.4 ms never had a worker.
+SOON_NS = 1_500_000
 
 
 def _patience() -> int:
