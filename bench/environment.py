@@ -19,6 +19,9 @@ LIBRARIES = (
 _CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
 
+_SHORT_SPINS = {"GOMP_SPINCOUNT": "2000", "FASTNORM_SPIN_COUNT": "6400", "KMP_BLOCKTIME": "0"}
+
+
 def all_cores() -> None:
     """To be called before a library with OpenMP is imported.
 
@@ -68,10 +71,16 @@ def prepare(threads: int) -> None:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "FASTNORM_NUM_THREADS"):
         os.environ[name] = str(threads)
     os.environ.setdefault("OMP_PROC_BIND", "true")
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    os.environ.setdefault("FASTNORM_SPIN_COUNT", "6400")
-    os.environ.setdefault("KMP_BLOCKTIME", "0")
     os.environ.setdefault("MPLBACKEND", "Agg")
+    for name, value in _SHORT_SPINS.items():
+        os.environ.setdefault(name, value)
+
+
+def let_spin() -> None:
+    """Workers wait as long as in users' programs: for a comparison in which one library does nearly everything."""
+    for name, value in _SHORT_SPINS.items():
+        if os.environ.get(name) == value:
+            del os.environ[name]
 
 
 def cache_bytes(level: int, otherwise: int) -> int:

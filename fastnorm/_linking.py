@@ -213,3 +213,31 @@ def call_job(typing_context: Any, code: Any, place: Any, chunk: Any) -> Any:
         return builder.call(code, [builder.inttoptr(values[1], _CODE.args[0]), values[2]])
 
     return types.int32(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def call_team(typing_context: Any, launch: Any, code: Any, place: Any, threads: Any) -> Any:
+    """Call a job, of `job_of`, in every thread of a team of OpenMP, the caller among them, and wait for all.
+
+    launch : address of GNU OpenMP's GOMP_parallel(function, data, threads, flags), which LLVM's and Intel's have too
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        module, word, pointer = builder.module, ir.IntType(64), ir.IntType(8).as_pointer()
+        member = ir.Function(module, ir.FunctionType(ir.VoidType(), [pointer]), module.get_unique_name("member"))
+        member.linkage = "internal"
+        inside = ir.IRBuilder(member.append_basic_block())
+        taken = inside.load(inside.bitcast(member.args[0], ir.LiteralStructType([word, word]).as_pointer()))
+        inside.call(
+            inside.inttoptr(inside.extract_value(taken, 0), _CODE.as_pointer()),
+            [inside.inttoptr(inside.extract_value(taken, 1), pointer), word(0)],
+        )
+        inside.ret_void()
+        data = cgutils.alloca_once_value(builder, cgutils.pack_struct(builder, values[1:3]))
+        number = ir.IntType(32)
+        parallel = ir.FunctionType(ir.VoidType(), [member.type, pointer, number, number])
+        called = builder.inttoptr(values[0], parallel.as_pointer())
+        builder.call(called, [member, builder.bitcast(data, pointer), builder.trunc(values[3], number), number(0)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, types.int64), generate

@@ -72,6 +72,7 @@ def main(argv: list[str]) -> int:
     if importlib.util.find_spec("torch") is None:
         print("python -m bench resnet: torch is not installed; pip install torch", file=sys.stderr)
         return 2
+    environment.let_spin()
     environment.all_cores()
     import torch
     from rich.console import Console
@@ -79,7 +80,7 @@ def main(argv: list[str]) -> int:
 
     from bench.resnet import steps
 
-    torch.set_num_threads(environment.default_threads())
+    torch.set_num_threads(environment.stated_threads())  # PyTorch's import has pinned this thread: one core would be counted
     title = f"ResNet-18, {batch} images of {side} x {side}, forward, backward and SGD; milliseconds, medians"
     table = Table(title=title, title_justify="left")
     for column in ("memory format", "what", "torch", "fastnorm", "torch / fastnorm, paired (quartiles)"):

@@ -8,10 +8,26 @@ import sys
 from numba.core import types
 
 from fastnorm._jit import chunk_body, driver, loop
-from fastnorm._linking import call_job, job_of
+from fastnorm._linking import call_job, call_team, job_of
 from fastnorm.element.bits import atomic_add, atomic_load, atomic_store, atomic_swap, no_memory_if, relax
 from fastnorm.runtime import crew as shared
-from fastnorm.runtime.crew import ARGUMENTS, ASLEEP, BUSY, CODE, END, ENDED, FAILED, INSIDE, LINE, OPEN, PATIENCE, SHARES, THREADS
+from fastnorm.runtime.crew import (
+    ARGUMENTS,
+    ASLEEP,
+    BUSY,
+    CODE,
+    END,
+    ENDED,
+    FAILED,
+    INSIDE,
+    LINE,
+    MEMBERS,
+    OPEN,
+    PATIENCE,
+    SHARES,
+    TEAM,
+    THREADS,
+)
 
 NUMBER = 1 << 16  # OPEN is the number of a job times this, and the threads that may take part in it
 _YIELD_EVERY = 64  # turns of a waiting loop; a turn is as long as the processor relaxes
@@ -94,10 +110,41 @@ def take_part(crew, thread, threads):
             chunk = atomic_add(share, 1)
 
 
+@chunk_body
+def join(crew, threads, _):
+    """What every thread of a guest's team does."""
+    take_part(crew, atomic_add(crew + MEMBERS, 1), threads)
+
+
+@loop
+def lead_team(crew, launch, threads):
+    """Fewer may come: shares of those who do not are taken by the others."""
+    atomic_store(crew + MEMBERS, 0)
+    code, place = job_of(join, (crew, threads))
+    call_team(launch, code, place, threads)
+
+
 @loop
 def rouse(asleep):
     if atomic_load(asleep) != 0 and atomic_swap(asleep, 0) != 0:
         wake(asleep)
+
+
+@loop
+def lead_workers(crew, threads):
+    job = (atomic_load(crew + OPEN) // NUMBER + 1) * NUMBER
+    atomic_store(crew + OPEN, job + threads)
+    for thread in range(1, threads):
+        rouse(share_of(crew, thread) + ASLEEP)
+    take_part(crew, 0, threads)
+    atomic_store(crew + OPEN, job)
+    turns = 0
+    # Whoever saw the job open after he had counted himself in may still touch it.
+    while atomic_load(crew + INSIDE) != 0:
+        relax()
+        turns += 1
+        if turns % _YIELD_EVERY == 0:
+            give_way()
 
 
 @chunk_body
@@ -118,19 +165,11 @@ def lead(crew, code, arguments, chunks):
         share = share_of(crew, thread)
         atomic_store(share, chunks * thread // threads)
         atomic_store(share + END, chunks * (thread + 1) // threads)
-    job = (atomic_load(crew + OPEN) // NUMBER + 1) * NUMBER
-    atomic_store(crew + OPEN, job + threads)
-    for thread in range(1, threads):
-        rouse(share_of(crew, thread) + ASLEEP)
-    take_part(crew, 0, threads)
-    atomic_store(crew + OPEN, job)
-    turns = 0
-    # Whoever saw the job open after he had counted himself in may still touch it.
-    while atomic_load(crew + INSIDE) != 0:
-        relax()
-        turns += 1
-        if turns % _YIELD_EVERY == 0:
-            give_way()
+    launch = atomic_load(crew + TEAM)
+    if launch != 0:
+        lead_team(crew, launch, threads)
+    else:
+        lead_workers(crew, threads)
     complete = atomic_load(crew + FAILED) == 0
     atomic_store(crew + BUSY, 0)
     return complete

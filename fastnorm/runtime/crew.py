@@ -13,6 +13,7 @@ The memory that callers and workers share, in words of 8 bytes (`kernels.dealing
     BUSY     1 while a caller has the crew
     THREADS  that may take part in the next job
     CODE, ARGUMENTS, FAILED   of the job
+    TEAM, MEMBERS   address that launches the threads of a guest (`runtime.team`) instead of ours, or 0; how many of them have come
     ENDED    1 when workers that are awake have to leave
     PATIENCE  turns without work before a worker sleeps
     SHARES   a cache line per thread: the next chunk of its share, END of it, ASLEEP, 1 while the worker sleeps: who makes it 0 wakes him
@@ -37,7 +38,8 @@ from fastnorm.runtime.interrupts import deferred
 
 LINE = 64  # bytes of a cache line
 OPEN, INSIDE, BUSY, THREADS = 0, LINE, 2 * LINE, 2 * LINE + 8
-CODE, ARGUMENTS, FAILED, ENDED, PATIENCE, SHARES = 3 * LINE, 3 * LINE + 8, 4 * LINE, 5 * LINE, 5 * LINE + 8, 6 * LINE
+CODE, ARGUMENTS, FAILED, ENDED, PATIENCE = 3 * LINE, 3 * LINE + 8, 4 * LINE, 5 * LINE, 5 * LINE + 8
+TEAM, MEMBERS, SHARES = 5 * LINE + 16, 6 * LINE, 7 * LINE
 END, ASLEEP = 8, 16  # within a share
 
 DESCRIPTION = "own workers: they begin at once, also in forked children; one parallel call at a time, others run serially"
@@ -87,15 +89,18 @@ def _all_cores() -> Iterator[None]:
 
 
 class Crew:
-    """Workers 1 to size - 1; the caller of a job is number 0."""
+    """Workers 1 to size - 1; the caller of a job is number 0.
 
-    def __init__(self, size: int) -> None:
+    launch : address that launches a guest's threads instead of workers, or 0
+    """
+
+    def __init__(self, size: int, launch: int = 0) -> None:
         self.size = size
         memory = np.zeros(SHARES + size * LINE + LINE, np.uint8)
         start = -memory.ctypes.data % LINE
         self.address = memory.ctypes.data + start
         self._words = memoryview(memory[start : start + SHARES + size * LINE].view(np.int64))
-        self._words[PATIENCE // 8] = _patience()
+        self._words[PATIENCE // 8], self._words[TEAM // 8] = _patience(), launch
         self._asleep = self._words[(SHARES + ASLEEP) // 8 :: LINE // 8]
         self._workers: list[threading.Thread] = []
         self._called = 0

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fastnorm.runtime import crew
+from fastnorm.runtime.team import borrowed
 
 
 def _limit() -> int:
@@ -81,6 +82,10 @@ def num_threads(n: int) -> Iterator[None]:
 
 def crew_for(elements: int) -> int:
     """What the first argument of a driver has to be for work on so many elements."""
-    if _number == 1:
+    wanted, team = borrowed.threads, borrowed.crew
+    number = min(_number, wanted) if wanted else _number
+    if number == 1:
         return 0
-    return crew.called(_number, _limit, elements >= crew.HEAVY)
+    if team is not None:
+        return team.called(number, heavy=True)
+    return crew.called(number, _limit, elements >= crew.HEAVY)

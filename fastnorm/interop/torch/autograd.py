@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fastnorm.interop.torch.norms import Norm, Statistics
+from fastnorm.interop.torch.team import borrow
 from fastnorm.interop.torch.tensors import as_tensor, empty_like, format_of, optional_array, present
 
 
@@ -24,7 +25,8 @@ def forward(norm: Norm, x: Tensor, weight: Tensor | None, bias: Tensor | None) -
     y = empty_like(x, memory_format)
     source, axis = present(x, memory_format)
     target, _ = present(y, memory_format)
-    return y, norm.forward(source, optional_array(weight), optional_array(bias), axis, target)
+    with borrow():
+        return y, norm.forward(source, optional_array(weight), optional_array(bias), axis, target)
 
 
 def backward(norm: Norm, dy: Tensor, x: Tensor, statistics: Statistics, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -35,7 +37,8 @@ def backward(norm: Norm, dy: Tensor, x: Tensor, statistics: Statistics, weight: 
     grad, axis = present(dy.contiguous(memory_format=memory_format), memory_format)
     source, _ = present(x, memory_format)
     target, _ = present(dx, memory_format)
-    dgamma, dbeta = norm.backward(grad, source, statistics, optional_array(weight), axis, target)
+    with borrow():
+        dgamma, dbeta = norm.backward(grad, source, statistics, optional_array(weight), axis, target)
     return dx, as_tensor(dgamma), None if dbeta is None else as_tensor(dbeta)
 
 

@@ -12,10 +12,11 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         self._check_input_dim(input)
         updates = self.training and self.track_running_stats
         momentum = 0.0 if self.momentum is None else self.momentum
-        if updates and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
+        batches = self.num_batches_tracked if updates else None  # a module looks for its attributes in Python: once each
+        if batches is not None:
+            batches.add_(1)
             if self.momentum is None:  # the cumulative average
-                momentum = 1.0 / float(self.num_batches_tracked)
+                momentum = 1.0 / float(batches)
         mean, var = (self.running_mean, self.running_var) if updates or not self.training else (None, None)
         of_batch = self.training or (mean is None and var is None)
         return functions.batch_norm(input, mean, var, self.weight, self.bias, of_batch, momentum, self.eps)
