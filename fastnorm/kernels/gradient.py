@@ -68,17 +68,19 @@ def sums_of_span(grad, src, residual, mean, rstd, gamma, beta, activation, table
     stat = b * table[PROBLEM, CHANNEL] + c
     high, low, scale, shift = forward_parameters(zero_of(src), stat, p, mean, rstd, gamma, beta)
     total = GradientSums(0.0, 0.0)
-    at = begin
-    while at < end:
-        o = at // run
-        i = at - o * run
-        n = min(min(run - i, end - at), at_once(src, table[PROBLEM, TILE]))
-        i += (p - c * segments) * run
-        run_grad = cut(grad, position(table, GRAD, b, o, c, i), n)
-        run_src = cut(src, position(table, SRC, b, o, c, i), n)
-        run_residual = cut(residual, position(table, EXTRA, b, o, c, i), n)
+    start, left = (p - c * segments) * run, end - begin
+    o = begin // run
+    i = begin - o * run
+    while left > 0:
+        n = min(min(run - i, left), at_once(src, table[PROBLEM, TILE]))
+        run_grad = cut(grad, position(table, GRAD, b, o, c, start + i), n)
+        run_src = cut(src, position(table, SRC, b, o, c, start + i), n)
+        run_residual = cut(residual, position(table, EXTRA, b, o, c, start + i), n)
         total = add_sums(total, gradient_sums_of_run(run_grad, run_src, run_residual, n, high, low, scale, shift, activation))
-        at += n
+        left -= n
+        i += n
+        if i == run:
+            o, i = o + 1, 0
     return total
 
 
@@ -94,12 +96,13 @@ def gradient_of_span(grad, src, residual, out, grad_residual, staged, mean, rstd
     high, low, scale, shift = forward_parameters(zero, stat, p, mean, rstd, gamma, beta)
     offset, slope = as_compute(zero, terms[0]), as_compute(zero, terms[1])
     streaming = table[PROBLEM, STREAM] != 0
-    at = end
-    while at > begin:
-        o = (at - 1) // run
-        i = at - o * run
-        n = min(min(i, at - begin), table[PROBLEM, TILE])
-        i += (p - c * segments) * run - n
+    start, left = (p - c * segments) * run, end - begin
+    o = (end - 1) // run
+    last = end - o * run
+    while left > 0:
+        n = min(min(last, left), table[PROBLEM, TILE])
+        last -= n
+        i = start + last
         run_grad = cut(grad, position(table, GRAD, b, o, c, i), n)
         run_src = cut(src, position(table, SRC, b, o, c, i), n)
         run_residual = cut(residual, position(table, EXTRA, b, o, c, i), n)
@@ -109,7 +112,9 @@ def gradient_of_span(grad, src, residual, out, grad_residual, staged, mean, rstd
         gradient_of_run(run_grad, run_src, run_residual, target, extra, n, high, low, scale, None, shift, offset, slope, activation)
         if streaming:
             flush(staged, out, place, n)
-        at -= n
+        left -= n
+        if last == 0:
+            o, last = o - 1, run
 
 
 @chunk_body

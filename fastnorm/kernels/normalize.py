@@ -79,7 +79,7 @@ def planar_normalize_chunk(src, residual, out, stats, gamma, beta, centre, eps, 
             begin, end = span(n, cuts, part)
             moments = merge(moments, moments_of_span(src, centre, table, b, c, begin, end))
         record(stats, stat, moments, eps)
-        apply_to_span(src, residual, out, staged, mean, low, rstd, gamma, beta, None, activation, table, b, c, 0, n)
+        apply_to_span(src, residual, out, staged, mean, low, rstd, gamma, beta, None, activation, table, b, c, 0, 0, n)
     fence()
 
 

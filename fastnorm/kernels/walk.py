@@ -51,7 +51,7 @@ def run_length(table, i, left):
     n = min(table[PROBLEM, INNER] - i, left)
     n = min(n, table[PROBLEM, TILE])
     run = table[PROBLEM, RUN]
-    if run > 1:
+    if 1 < run < table[PROBLEM, INNER]:
         n = min(n, run - i % run)
     return n
 
@@ -61,7 +61,7 @@ def run_length_before(table, i, left):
     """The same, for the run that ends at inner index i: second sweeps go backwards, to what is in cache."""
     n = min(min(i, left), table[PROBLEM, TILE])
     run = table[PROBLEM, RUN]
-    if run > 1:
+    if 1 < run < table[PROBLEM, INNER]:
         n = min(n, (i - 1) % run + 1)
     return n
 

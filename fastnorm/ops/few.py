@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fastnorm import kernels
 from fastnorm.plan.problem import Problem
 from fastnorm.runtime import recycling
-from fastnorm.runtime.threads import crew_for
+from fastnorm.runtime.threads import crew_for, get_num_threads
 
 # Of more, a call takes 50 us and longer.
 FEW_ELEMENTS = 1 << 18
@@ -45,6 +45,7 @@ class Few:
         self.shape, self.dtype = x.shape, x.dtype
         self._stats = (4, problem.geometry.statistics)
         self._shared = x.size if problem.schedule.parallel else 0
+        self._threads = get_num_threads()  # that the plan is for
         self._key, self._name, self._table = key, name, problem.table
         self._left = PATIENCE
         self._ready = False
@@ -72,6 +73,10 @@ class Few:
             if type(a) is not _ARRAY and type(a) not in _SCALARS:
                 return False
         if _compiling.locked():
+            return False
+        if self._threads < get_num_threads():
+            _known.pop(self._key, None)
+            _offered.pop(self._key, None)
             return False
         if not self._ready:
             return self._compile(arguments)
