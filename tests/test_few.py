@@ -71,6 +71,16 @@ def batch_calls(shape: tuple[int, ...], dtype: Any, of_parameters: Any) -> dict[
     }
 
 
+def group_calls(shape: tuple[int, ...], dtype: Any, of_parameters: Any) -> dict[str, Callable[[Array, Array | None], Any]]:
+    gamma, beta = vectors(shape[1], of_parameters, 2)
+    last = vectors(shape[-1], of_parameters, 2)
+    return {
+        "group_norm": lambda x, out: fn.group_norm(x, 2, gamma, beta, return_stats=True, out=out),
+        "group_norm, last": lambda x, out: (fn.group_norm(x, 2, *last, axis=-1, out=out),),
+        "instance_norm": lambda x, out: fn.instance_norm(x, gamma, return_stats=True, out=out),
+    }
+
+
 F4, F8 = np.float32, np.float64
 SHAPES: list[tuple[Callable[..., Any], tuple[int, ...], Any, Any]] = [
     (row_calls, (6, 5, 32), F4, F4),
@@ -78,6 +88,8 @@ SHAPES: list[tuple[Callable[..., Any], tuple[int, ...], Any, Any]] = [
     (batch_calls, (12, 7), F4, F8),
     (batch_calls, (2, 3, 20, 20), F4, F4),
     (batch_calls, (9, 5, 3, 3), F4, F4),
+    (group_calls, (3, 6, 9, 8), F4, F4),
+    (group_calls, (3, 6, 9, 8), F8, F4),
     (batch_calls, (700, 60), F4, F4),  # for several threads, in two walks
 ]
 CALLS = [

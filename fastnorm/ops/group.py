@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastnorm.ops import passes
 from fastnorm.ops.calls import memorable, recall, remember, signature
 from fastnorm.ops.door import activation_tag, apart, check_activation, gradient_dtype, gradient_of, output
+from fastnorm.ops.few import again, find, offer
 from fastnorm.ops.repeat import backpropagator, normalizer
 from fastnorm.ops.rows import statistic
 from fastnorm.plan.geometry import BATCH, KEPT, REDUCED, VARYING
@@ -94,9 +95,16 @@ def _groups_of(x: Array, axis: Any, num_groups: Any) -> _Groups:
 
 
 def _forward(x: ArrayLike, num_groups: Any, gamma: Any, beta: Any, axis: Any, eps: Any, activation: str | None, out: Any) -> GroupNorm:
-    key = signature((_forward, num_groups, type(num_groups), axis, type(axis), eps, activation), out, x, gamma, beta)
+    options = (_forward, num_groups, type(num_groups), axis, type(axis), eps)
+    few = find(x, options) if activation is None else None
+    if few is not None:
+        y, stats = few.output() if out is None else out, few.statistics()
+        if few.run(x, gamma, beta, y, stats, eps):
+            return GroupNorm(*_with_statistics(y, stats, (few.shape[0], -1)))
+    key = signature((*options, activation), out, x, gamma, beta)
     known = recall(key, out, x, gamma, beta)
     if known is not None:
+        again(x, options)
         return GroupNorm(*known(x, gamma, beta, out))
     arrays = (x, gamma, beta)
     x = as_array("x", x)
@@ -114,6 +122,9 @@ def _forward(x: ArrayLike, num_groups: Any, gamma: Any, beta: Any, axis: Any, ep
     weights = passes.weights(problem, x, scale), passes.weights(problem, x, shift)
     walk = passes.normalize_pass(problem, eps, activation_tag(activation))
     if memorable(key, out, *arrays):
+        s = problem.schedule
+        if activation is None and not problem.per_element and (s.rows or (s.fused and not s.planar)):
+            offer(x, options, "normalize_group_rows" if s.rows else "normalize_group_columns", problem)
         forward = normalizer(problem, walk, x, target.computed, gamma, beta)
         remember(key, lambda *again: _with_statistics(*forward(*again), shape), out, *arrays)
     stats = walk(passes.storages(problem), *weights)
