@@ -83,6 +83,8 @@ def _few_calls(dtype: Any) -> Iterator[tuple[str, Callable[[], object]]]:
         "inference": partial(batch_norm, x, gamma, gamma, gamma, gamma),
         "backward": partial(batch_norm_backward, x, x, ones, ones, gamma),
     }
+    for axis in (1, -1):
+        calls[f"group norm, axis {axis}"] = partial(group_norm, x.reshape(2, 4, 4, 4), 2, gamma[:4], gamma[:4], axis=axis)
     for name, call in calls.items():
         yield f"few elements: {name}", partial(_repeat, call)
 
