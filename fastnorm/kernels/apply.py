@@ -49,6 +49,8 @@ from fastnorm.plan.table import (
     TILE,
 )
 
+# Planes up to this length get their parameters from vectors.
+SHORT_PLANE = 1024
 # Runs from this length on begin at a cache line, after a short run up to it.
 SHORT = 512
 
@@ -120,12 +122,55 @@ def apply_to_span(src, residual, out, staged, mean, low, spread, gamma, beta, ep
 
 
 @chunk_body
+def channel_parameters(parameters, mean, low, spread, gamma, beta, eps, first, last):
+    """Fill the vectors high, low, scale, shift for channels first to last of one batch."""
+    wide_vectors()
+    highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
+    zero = zero_of(highs)
+    for c in range(first, last):
+        put_mean_parts(highs, lows, c, zero, mean, low, c)
+        scales[c], shifts[c] = parameters_of(zero, rstd_of(spread, eps, c), gamma, beta, c)
+
+
+@chunk_body
+def apply_to_short_planes(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, done, end):
+    """A share of the elements of one batch, as they lie in memory, with a plane for every parameter.
+
+    Parameters of all channels first: a root and a division for every plane took longer than 256 elements.
+    """
+    wide_vectors()
+    inner, channel = table[PROBLEM, INNER], table[PROBLEM, CHANNEL]
+    parameters = vectors(zero_of(src), 4, channel)
+    highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
+    plane = done // inner
+    i = done - plane * inner
+    o = plane // channel
+    c = plane - o * channel
+    last = c + (end - 1) // inner - plane + 1
+    channel_parameters(parameters, mean, low, spread, gamma, beta, eps, c, min(last, channel))
+    channel_parameters(parameters, mean, low, spread, gamma, beta, eps, 0, min(last - channel, c))
+    while done < end:
+        n = min(inner - i, end - done)
+        run_src = cut(src, position(table, SRC, 0, o, c, i), n)
+        run_residual = cut(residual, position(table, EXTRA, 0, o, c, i), n)
+        target = cut(out, position(table, OUT, 0, o, c, i), n)
+        normalize_run(run_src, run_residual, target, n, highs[c], lows[c], scales[c], None, shifts[c], activation)
+        done += n
+        i, c = 0, c + 1
+        if c == channel:
+            c, o = 0, o + 1
+
+
+@chunk_body
 def planar_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, chunk):
     """An even share of all elements, as they lie in memory: 5 % faster than channel by channel."""
     compact()
     inner, channel, outer = table[PROBLEM, INNER], table[PROBLEM, CHANNEL], table[PROBLEM, OUTER]
     n_planes = table[PROBLEM, BATCH] * outer * channel
     done, end = span(n_planes * inner, table[PROBLEM, CHUNKS], chunk)
+    if table[PROBLEM, BATCH] == 1 and 1 < table[PROBLEM, RUN] == inner <= SHORT_PLANE and table[PROBLEM, STREAM] == 0:
+        apply_to_short_planes(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, done, end)
+        return
     staged = staging(out, table[PROBLEM, STREAM])
     plane = done // inner
     i = done - plane * inner

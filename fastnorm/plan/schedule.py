@@ -33,6 +33,9 @@ WHOLE_READ_BYTES = 65536
 # 127 us as planes and 237 as columns; planes of 13 x 13 took as long, and from memory 1.5 times as long.
 SHORT_RUN = 192
 FEW_ROWS = 8
+# Planes of one statistic from this length on are no columns when given statistics are applied: (32, 128, 8, 8) took 31 us as planes
+# and 47 as columns, (32, 512, 7, 7) 152 and 189, but (64, 64, 6, 6) 31 and 24.
+APPLIED_RUN = 48
 # Elements of one cut: a statistic is dealt to several threads in pieces of at least this size.
 CUT_ELEMENTS = 65536
 MAX_CUTS = 64
@@ -97,11 +100,13 @@ def make_schedule(
     per_element, accumulates : of the layout
     read_only : nothing as large as the source is written
     """
+    parallel = n_threads > 1 and geometry.size >= PARALLEL_ELEMENTS
+    stream = may_stream and traffic_bytes > last_level_cache_bytes() and streaming_stores_pay()
     interleaved = columns_contiguous and has_short_runs(geometry.outer, geometry.inner)
     if per_element and geometry.inner > 1:
         interleaved = False
-    parallel = n_threads > 1 and geometry.size >= PARALLEL_ELEMENTS
-    stream = may_stream and traffic_bytes > last_level_cache_bytes() and streaming_stores_pay()
+    if not (two_phases or read_only or stream) and geometry.batch == 1 and APPLIED_RUN <= geometry.inner == geometry.run:
+        interleaved = False
     if interleaved:
         schedule = _interleaved(
             geometry,
