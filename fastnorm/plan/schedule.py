@@ -36,6 +36,8 @@ FEW_ROWS = 8
 # Planes of one statistic from this length on are no columns when given statistics are applied: (32, 128, 8, 8) took 31 us as planes
 # and 47 as columns, (32, 512, 7, 7) 152 and 189, but (64, 64, 6, 6) 31 and 24.
 APPLIED_RUN = 48
+# And these in training, if all elements are so few: (8, 32, 8, 8) took 12 us as planes and 15 as columns, (8, 32, 12, 12) 16 and 31.
+FEW_RUN, FEW_ELEMENTS = 64, 1 << 16
 # Elements of one cut: a statistic is dealt to several threads in pieces of at least this size.
 CUT_ELEMENTS = 65536
 MAX_CUTS = 64
@@ -103,9 +105,9 @@ def make_schedule(
     parallel = n_threads > 1 and geometry.size >= PARALLEL_ELEMENTS
     stream = may_stream and traffic_bytes > last_level_cache_bytes() and streaming_stores_pay()
     interleaved = columns_contiguous and has_short_runs(geometry.outer, geometry.inner)
-    if per_element and geometry.inner > 1:
+    if not (read_only or stream) and _better_as_planes(geometry, two_phases):
         interleaved = False
-    if not (two_phases or read_only or stream) and geometry.batch == 1 and APPLIED_RUN <= geometry.inner == geometry.run:
+    if per_element and geometry.inner > 1:
         interleaved = False
     if interleaved:
         schedule = _interleaved(
@@ -129,6 +131,14 @@ def make_schedule(
     if accumulates and (per_element or (geometry.run == 1 and geometry.inner > 1)):
         return _accumulating(schedule, geometry, per_element)
     return schedule
+
+
+def _better_as_planes(geometry: Geometry, two_phases: bool) -> bool:
+    if geometry.batch > 1 or geometry.inner != geometry.run:
+        return False
+    if two_phases:
+        return geometry.inner >= FEW_RUN and geometry.size <= FEW_ELEMENTS
+    return geometry.inner >= APPLIED_RUN
 
 
 def _planar(geometry: Geometry, compute_bytes: int, n_threads: int, parallel: bool, stream: bool, two_phases: bool) -> Schedule:
