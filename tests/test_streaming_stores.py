@@ -53,7 +53,7 @@ def images(to: str) -> Callable[[], list[np.ndarray]]:
 
 
 def rows() -> list[np.ndarray]:
-    """Longer than the rows that are kept in L1, and those that are; streamed from 3072 elements on, by a kernel of their own."""
+    """Longer than the rows that are kept in L1, and those that are, whose stores never stream."""
     found = [fn.layer_norm(cases.sample(Problem((3, 20_011)), cases.F4))]
     for width in (300, 3073):
         x, residual = cases.sample(Problem((7, width)), cases.F4), cases.sample(Problem((7, width)), cases.F4, seed=5)

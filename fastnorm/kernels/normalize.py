@@ -13,7 +13,7 @@ from fastnorm._jit import chunk_body, driver, loop, variant
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.moments import EMPTY, about_shift, merge, reciprocal_std, rounded_mean, variance
 from fastnorm.element.parameters import either, gain_of, only_with, only_without, shift_of
-from fastnorm.element.storage import before_line, cut, flush, row, subrun, zero_of
+from fastnorm.element.storage import cut, row, subrun, zero_of
 from fastnorm.kernels.apply import apply_to_block, apply_to_span, column_parameters, mean_parts, parameters_of
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, moments_of_block, moments_of_span, record, record_columns
@@ -89,12 +89,11 @@ def planar_normalize(crew, src, residual, out, stats, gamma, beta, centre, eps, 
 
 
 @loop
-def normalize_line(line, residual, out, staged, place, rstd, high, low, gamma, beta, activation, table, b, c, run, src, ahead):
+def normalize_line(line, residual, target, rstd, high, low, gamma, beta, activation, table, b, c, run, src, ahead):
     """One run that is a whole statistic: its elements share parameters by `run`, but those that have their own.
 
-    What lies `ahead` is fetched piece by piece. Where stores stream, pieces begin at cache lines.
+    What lies `ahead` is fetched piece by piece.
     """
-    written, streaming = cut(out, place, table[PROBLEM, INNER]), table[PROBLEM, STREAM] != 0
     param, zero, inner = position(table, PARAM, b, 0, c, 0), zero_of(line), table[PROBLEM, INNER]
     segment = 0
     while segment < inner:
@@ -102,16 +101,12 @@ def normalize_line(line, residual, out, staged, place, rstd, high, low, gamma, b
         end = segment + run
         at = segment
         while at < end:
-            n = min(PIECE + before_line(out, place + at) if streaming else PIECE, end - at)
+            n = min(PIECE, end - at)
             fetch_run(src, ahead + at, n)
-            if not streaming:
-                fetch_run_to_write(written, 0, at + AHEAD, min(at + AHEAD + n, inner))
+            fetch_run_to_write(target, 0, at + AHEAD, min(at + AHEAD + n, inner))
             gain, shifts = gain_of(gamma, param + at, n), shift_of(beta, shift, param + at, n)
             extra = cut(residual, position(table, EXTRA, b, 0, c, at), n)
-            target = cut(staged, 0, n) if streaming else subrun(written, at, n)
-            normalize_run(subrun(line, at, n), extra, target, n, high, low, scale, gain, shifts, activation)
-            if streaming:
-                flush(staged, out, place + at, n)
+            normalize_run(subrun(line, at, n), extra, subrun(target, at, n), n, high, low, scale, gain, shifts, activation)
             at += n
         segment = end
         param += 1
@@ -147,17 +142,17 @@ def next_statistic(b, c, channel):
 
 
 @loop
-def normalize_block(src, residual, out, staged, total, stats, gamma, beta, centre, activation, table, begin, end, b, c, run):
+def normalize_block(src, residual, out, total, stats, gamma, beta, centre, activation, table, begin, end, b, c, run):
     """Statistics begin to end, the first of which is (b, c)."""
     channel, inner, zero = table[PROBLEM, CHANNEL], table[PROBLEM, INNER], zero_of(src)
     mean, low = means_of(stats, centre)
     for stat in range(begin, end):
         high, rest = mean_parts(zero, mean, low, stat)
         ahead = position(table, SRC, b, 0, c, 0) + (end - begin) * table[SRC, STEP_CHANNEL]
-        place, rstd = position(table, OUT, b, 0, c, 0), stats[RSTD, stat]
+        target = cut(out, position(table, OUT, b, 0, c, 0), inner)
         line = cut(src, position(table, SRC, b, 0, c, 0), inner)
         line = either(cut(total, position(table, GRAD_EXTRA, b, 0, c, 0), inner), line)
-        normalize_line(line, residual, out, staged, place, rstd, high, rest, gamma, beta, activation, table, b, c, run, src, ahead)
+        normalize_line(line, residual, target, stats[RSTD, stat], high, rest, gamma, beta, activation, table, b, c, run, src, ahead)
         b, c = next_statistic(b, c, channel)
 
 
@@ -174,7 +169,6 @@ def rows_normalize_chunk(src, extra, out, total, stats, gamma, beta, centre, eps
     channel, inner, run = table[PROBLEM, CHANNEL], table[PROBLEM, INNER], table[PROBLEM, RUN]
     first, last = span(table[PROBLEM, BATCH] * channel, table[PROBLEM, CHUNKS], chunk)
     run = inner if run == 1 else run
-    staged, streaming = staging(out, table[PROBLEM, STREAM]), table[PROBLEM, STREAM] != 0
     block = max(1, BLOCK // inner)
     b = first // channel
     c = first - b * channel
@@ -182,16 +176,14 @@ def rows_normalize_chunk(src, extra, out, total, stats, gamma, beta, centre, eps
         end = min(begin + block, last)
         of_b, of_c = b, c
         for stat in range(begin, end):
-            if out is not None and not streaming:
+            if out is not None:
                 fetch_run_to_write(out, position(table, OUT, of_b, 0, of_c, 0), 0, min(inner, AHEAD))
             sums_of_row(src, addend, total, stats, centre, table, stat, of_b, of_c, inner)
             of_b, of_c = next_statistic(of_b, of_c, channel)
         settle_rows(stats, begin, end - begin, inner, eps)
         if out is not None:
-            normalize_block(src, residual, out, staged, total, stats, gamma, beta, centre, activation, table, begin, end, b, c, run)
+            normalize_block(src, residual, out, total, stats, gamma, beta, centre, activation, table, begin, end, b, c, run)
         b, c = of_b, of_c
-    if streaming:
-        fence()
 
 
 @driver

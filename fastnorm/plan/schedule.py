@@ -48,9 +48,6 @@ CUT_ROWS, FEWEST_CUT_ROWS, FEW_CUTS = 512, 32, 16
 COLUMN_CUT_ELEMENTS, LEAST_CUT_ELEMENTS, LEAST_CUTS = 131072, 16384, 4
 # Elements from which the work of two threads pays: 4 us of one, and a compiled call of one thread takes 3 us less around it.
 PARALLEL_ELEMENTS = 32768
-# Bytes of a row from which its stores stream, where outputs do not fit in the cache: (16384, 4096) took 19.0 instead of 22.3 ms,
-# but (32768, 2048) 24.2 instead of 22.1, (16384, 1024) 6.0 instead of 5.5 and (65536, 256) 12.7 instead of 6.4.
-STREAMED_ROW_BYTES = 12288
 # Bytes of a statistic (or column tile) that a second sweep still finds in L2.
 L2_BYTES = 1 << 20
 # Column tiles from which one launch with whole tiles keeps enough threads busy.
@@ -147,9 +144,10 @@ def _planar(geometry: Geometry, compute_bytes: int, n_threads: int, parallel: bo
     balanced = not parallel or statistics >= 4 * n_threads or statistics % n_threads == 0
     tile = TILE_BYTES // compute_bytes
     # Longer runs than a tile are summed in other pieces than by the split path: never a matter of threads. Of shorter ones
-    # the next is fetched while one is written.
+    # the next is fetched while one is written; stores that stream gained nothing then, and cost 1.2 to 2.4 times for rows
+    # of 256 and 128. From 3072 on they gained 1.15 (two cores, 268 MB), and their branch cost short rows 1.5.
     rows = two_phases and geometry.outer == 1 and geometry.inner <= (tile if stream else ROW_TILES * tile)
-    stream = stream and not (rows and geometry.inner * compute_bytes < STREAMED_ROW_BYTES)
+    stream = stream and not rows
     fused = rows or (two_phases and balanced)
     units = statistics if fused else statistics * cuts
     return Schedule(True, rows, fused, parallel, stream, cuts, _chunks(units, n_threads, parallel), 0, 1, tile)
