@@ -21,7 +21,9 @@ from fastnorm.kernels.tile import normalize_run
 from fastnorm.kernels.walk import (
     column_place,
     fold_within,
+    next_plane,
     parameters_per_statistic,
+    plane_at,
     position,
     row_span,
     run_length,
@@ -122,14 +124,14 @@ def apply_to_span(src, residual, out, staged, mean, low, spread, gamma, beta, ep
 
 
 @chunk_body
-def channel_parameters(parameters, mean, low, spread, gamma, beta, eps, first, last):
-    """Fill the vectors high, low, scale, shift for channels first to last of one batch."""
+def parameters_of_channels(parameters, at, stat, param, n, mean, low, spread, gamma, beta, eps):
+    """Fill the vectors high, low, scale, shift from place `at` on for n statistics with a parameter each. Vectorizes."""
     wide_vectors()
     highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
     zero = zero_of(highs)
-    for c in range(first, last):
-        put_mean_parts(highs, lows, c, zero, mean, low, c)
-        scales[c], shifts[c] = parameters_of(zero, rstd_of(spread, eps, c), gamma, beta, c)
+    for k in range(n):
+        put_mean_parts(highs, lows, at + k, zero, mean, low, stat + k)
+        scales[at + k], shifts[at + k] = parameters_of(zero, rstd_of(spread, eps, stat + k), gamma, beta, param + k)
 
 
 @chunk_body
@@ -139,16 +141,14 @@ def apply_to_short_planes(src, residual, out, mean, low, spread, gamma, beta, ep
     Parameters of all channels first: a root and a division for every plane took longer than 256 elements.
     """
     wide_vectors()
-    inner, channel = table[PROBLEM, INNER], table[PROBLEM, CHANNEL]
+    inner, channel, outer = table[PROBLEM, INNER], table[PROBLEM, CHANNEL], table[PROBLEM, OUTER]
     parameters = vectors(zero_of(src), 4, channel)
     highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
-    plane = done // inner
-    i = done - plane * inner
-    o = plane // channel
-    c = plane - o * channel
-    last = c + (end - 1) // inner - plane + 1
-    channel_parameters(parameters, mean, low, spread, gamma, beta, eps, c, min(last, channel))
-    channel_parameters(parameters, mean, low, spread, gamma, beta, eps, 0, min(last - channel, c))
+    _, o, c, i = plane_at(table, done)
+    n_planes = (i + end - done + inner - 1) // inner
+    n = min(n_planes, channel - c)
+    parameters_of_channels(parameters, c, c, c, n, mean, low, spread, gamma, beta, eps)
+    parameters_of_channels(parameters, 0, 0, 0, min(n_planes - n, c), mean, low, spread, gamma, beta, eps)
     while done < end:
         n = min(inner - i, end - done)
         run_src = cut(src, position(table, SRC, 0, o, c, i), n)
@@ -156,9 +156,8 @@ def apply_to_short_planes(src, residual, out, mean, low, spread, gamma, beta, ep
         target = cut(out, position(table, OUT, 0, o, c, i), n)
         normalize_run(run_src, run_residual, target, n, highs[c], lows[c], scales[c], None, shifts[c], activation)
         done += n
-        i, c = 0, c + 1
-        if c == channel:
-            c, o = 0, o + 1
+        _, o, c = next_plane(outer, channel, 0, o, c)
+        i = 0
 
 
 @chunk_body
@@ -172,21 +171,13 @@ def planar_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, eps, 
         apply_to_short_planes(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, done, end)
         return
     staged = staging(out, table[PROBLEM, STREAM])
-    plane = done // inner
-    i = done - plane * inner
-    line = plane // channel
-    c = plane - line * channel
-    b = line // outer
-    o = line - b * outer
+    b, o, c, i = plane_at(table, done)
     while done < end:
         n = min(inner - i, end - done)
         apply_to_span(src, residual, out, staged, mean, low, spread, gamma, beta, eps, activation, table, b, c, o, i, n)
         done += n
-        i, c = 0, c + 1
-        if c == channel:
-            c, o = 0, o + 1
-            if o == outer:
-                o, b = 0, b + 1
+        b, o, c = next_plane(outer, channel, b, o, c)
+        i = 0
     fence()
 
 
@@ -203,12 +194,8 @@ def column_parameters(parameters, table, b, column, n, mean, low, spread, gamma,
     highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
     zero = zero_of(highs)
     first_stat = b * table[PROBLEM, CHANNEL] + column // inner
-    if inner == 1:  # vectorizes
-        for i in range(n):
-            stat = first_stat + i
-            rstd = rstd_of(spread, eps, stat)
-            put_mean_parts(highs, lows, i, zero, mean, low, stat)
-            scales[i], shifts[i] = parameters_of(zero, rstd, gamma, beta, column + i)
+    if inner == 1:
+        parameters_of_channels(parameters, 0, first_stat, column, n, mean, low, spread, gamma, beta, eps)
     else:
         for k in range(n // run):  # one statistic and one parameter for `run` columns
             stat = first_stat + k * run // inner

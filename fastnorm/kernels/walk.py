@@ -41,6 +41,27 @@ def position(table, operand, b, o, c, i):
 
 
 @element
+def plane_at(table, done):
+    """Batch, outer, channel and inner index of element number `done`, counted as contiguous planes lie in memory."""
+    inner, channel, outer = table[PROBLEM, INNER], table[PROBLEM, CHANNEL], table[PROBLEM, OUTER]
+    plane = done // inner
+    line = plane // channel
+    b = line // outer
+    return b, line - b * outer, plane - line * channel, done - plane * inner
+
+
+@element
+def next_plane(outer, channel, b, o, c):
+    """Without a division: divisions were most of the time of planes of 8 x 8."""
+    c += 1
+    if c == channel:
+        c, o = 0, o + 1
+        if o == outer:
+            o, b = 0, b + 1
+    return b, o, c
+
+
+@element
 def elements_per_statistic(table):
     return table[PROBLEM, OUTER] * table[PROBLEM, INNER]
 
