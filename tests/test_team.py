@@ -46,11 +46,15 @@ def test_all_threads_of_a_team_take_part_and_the_bits_are_the_same(run_python: R
         """
 for threads in (1, 2, 2, 1, 3):
     team._crew._words[MEMBERS // 8] = 0
-    with team.of(threads):
+    with team.lent(threads):
         assert same()
     assert members() == (min(threads, team._crew.size) if threads > 1 else 0), (threads, members())
     assert borrowed.crew is None and borrowed.threads == 0
-with fn.num_threads(1), team.of(2):
+with team.lent(2):
+    with team.lent(1):
+        pass
+    assert borrowed.crew is team._crew and borrowed.threads == 2
+with fn.num_threads(1), team.lent(2):
     team._crew._words[MEMBERS // 8] = 0
     assert same() and members() == 0
 """,
@@ -66,7 +70,7 @@ found = []
 
 def work():
     for _ in range(30):
-        with team.of(2):
+        with team.lent(2):
             found.append(same())
 
 workers = [threading.Thread(target=work) for _ in range(4)]
@@ -85,13 +89,14 @@ def test_a_forked_child_has_its_own_workers_instead(run_python: RunPython) -> No
     run(
         run_python,
         """
-with team.of(2):
+with team.lent(2):
     assert same()
     pid = os.fork()
     if pid == 0:
         signal.alarm(60)
-        with team.of(2):
-            right = same()
+        right = same()  # still in the context
+        with team.lent(2):
+            right = right and same()
         os._exit(0 if right and fn.runtime.crew._crew is not None else 3)
 assert os.waitpid(pid, 0)[1] == 0
 """,
@@ -103,9 +108,9 @@ def test_without_openmp_the_own_workers_are_as_many_as_the_guest_wants(run_pytho
 from fastnorm.runtime.team import Team
 from fastnorm.runtime.threads import crew_for
 fn.batch_norm_train(small)
-with Team(0).of(1):
+with Team(0).lent(1):
     assert crew_for(1 << 30) == 0
-with Team(0).of(3):
+with Team(0).lent(3):
     assert crew_for(1 << 30) == fn.runtime.crew._crew.address
     assert len(fn.runtime.crew._crew._workers) == 2
 print("done")
@@ -120,7 +125,9 @@ import torch
 import fastnorm.torch
 from fastnorm.interop.torch.team import borrow
 from fastnorm.runtime.crew import MEMBERS
-crew = borrow()._crew
+from fastnorm.runtime.team import borrowed
+with borrow():
+    crew = borrowed.crew
 tensor = torch.from_numpy(x)
 expected = fn.batch_norm_train(x).y
 for threads in (1, 2):

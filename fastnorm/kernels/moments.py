@@ -14,7 +14,7 @@ from fastnorm.element.storage import as_compute, cut, load, row, zero_of
 from fastnorm.kernels.columns import clear, copy_run, merge_columns, moments_of_columns, moments_of_rows, unfold
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.scratch import vectors
-from fastnorm.kernels.tile import FEW, mean_distance, moments_about, sums_about_shift
+from fastnorm.kernels.tile import FEW, mean_distance, moments_about, shifted_to_mean, sums_about_shift
 from fastnorm.kernels.walk import (
     column_place,
     elements_per_statistic,
@@ -28,7 +28,7 @@ from fastnorm.kernels.walk import (
 from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, COLUMNS, CUTS, FOLD, INNER, PROBLEM, SRC, STEP_OUTER
 
 MEAN, LOW, VARIANCE, RSTD = 0, 1, 2, 3
-# Elements of a run up to which all runs are summed about one shift, the mean of so many of them.
+# Elements of a run up to which all runs of a statistic are summed about one shift: the mean of the first elements of four of them.
 SHORT, GUESSES = 1024, 4
 
 
@@ -41,8 +41,8 @@ def record(stats, stat, moments, eps):
 
 
 @loop
-def guess_of_span(src, table, b, c, begin, end):
-    """A shift for all runs: the mean of the first elements of some of them."""
+def shift_of_short_runs(src, table, b, c, begin, end):
+    """For all runs: the mean of the first elements of some of them."""
     inner = table[PROBLEM, INNER]
     few, origin = min(inner, FEW), load(cut(src, position(table, SRC, b, 0, c, 0), 1), 0)
     guess = zero_of(src)
@@ -53,7 +53,7 @@ def guess_of_span(src, table, b, c, begin, end):
 
 
 @loop
-def sums_of_span(src, centre, table, b, c, begin, end, shift):
+def sums_of_short_runs(src, centre, table, b, c, begin, end, shift):
     """Of d and d*d, where d = x - shift."""
     inner = table[PROBLEM, INNER]
     total, squares = 0.0, 0.0
@@ -75,11 +75,11 @@ def moments_of_short_runs(src, centre, table, b, c, begin, end):
     """About one shift. Moments of each and their merge took three times as long for planes of 8 x 8."""
     wide_vectors()
     count = float(end - begin)
-    shift = guess_of_span(src, table, b, c, begin, end) if centre is not None else zero_of(src)
-    total, squares = sums_of_span(src, centre, table, b, c, begin, end, shift)
+    shift = shift_of_short_runs(src, table, b, c, begin, end) if centre is not None else zero_of(src)
+    total, squares = sums_of_short_runs(src, centre, table, b, c, begin, end, shift)
     if centre is not None and lopsided(count, total, squares):
-        shift = origin_near(src, shift + as_compute(shift, total / count))
-        total, squares = sums_of_span(src, centre, table, b, c, begin, end, shift)
+        shift = shifted_to_mean(src, shift, total, count)
+        total, squares = sums_of_short_runs(src, centre, table, b, c, begin, end, shift)
     return about_shift(count, float(shift), total, squares)
 
 

@@ -43,9 +43,15 @@ def sums_about_mean(run, n):
     shift = origin_near(run, first + mean_distance(run, first, min(n, FEW)))
     total64, squares64 = sums_about(run, n, shift)
     if lopsided(float(n), total64, squares64):
-        shift = origin_near(run, shift + as_compute(zero_of(run), total64 / float(n)))
+        shift = shifted_to_mean(run, shift, total64, float(n))
         total64, squares64 = sums_about(run, n, shift)
     return float(shift), total64, squares64
+
+
+@loop
+def shifted_to_mean(storage, shift, total, count):
+    """A better shift than one about which `count` elements have this sum."""
+    return origin_near(storage, shift + as_compute(zero_of(storage), total / count))
 
 
 @loop

@@ -126,7 +126,7 @@ def _forward(x: ArrayLike, num_groups: Any, gamma: Any, beta: Any, axis: Any, ep
         if activation is None and not problem.per_element and (s.rows or (s.fused and not s.planar)):
             offer(x, options, "normalize_group_rows" if s.rows else "normalize_group_columns", problem)
         forward = normalizer(problem, walk, x, target.computed, gamma, beta)
-        remember(key, lambda *again: _with_statistics(*forward(*again), shape), out, *arrays)
+        remember(key, lambda *like: _with_statistics(*forward(*like), shape), out, *arrays)
     stats = walk(passes.storages(problem), *weights)
     problem.finish()
     return GroupNorm(target.deliver(), stats[0].reshape(shape), stats[3].reshape(shape))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from fastnorm.runtime.crew import Crew
 
@@ -25,32 +26,29 @@ _forked = False
 
 
 class Team:
-    """A context in which calls of this thread are dealt to the threads of a guest.
+    """The threads of a guest.
 
-    launch  : address of GOMP_parallel in the OpenMP library of the guest; 0: our own workers, but as few as it wants
-    threads : that the guest uses now
+    launch : address of GOMP_parallel in its OpenMP library; 0: our own workers, but as few as it wants
     """
 
     def __init__(self, launch: int) -> None:
         self._crew = Crew(max(2, os.cpu_count() or 1), launch) if launch else None
-        self.threads = 1
 
-    def of(self, threads: int) -> Team:
-        self.threads = threads
-        return self
-
-    def __enter__(self) -> None:
-        borrowed.threads = self.threads
-        borrowed.crew = None if _forked else self._crew
-
-    def __exit__(self, *_: Any) -> None:
-        borrowed.threads, borrowed.crew = 0, None
+    @contextmanager
+    def lent(self, threads: int) -> Iterator[None]:
+        """Calls of this thread are dealt to so many of the team."""
+        before = borrowed.threads, borrowed.crew
+        borrowed.threads, borrowed.crew = threads, None if _forked else self._crew
+        try:
+            yield
+        finally:
+            borrowed.threads, borrowed.crew = before
 
 
 def _forget() -> None:
     """GNU OpenMP waits forever in a child that is forked after its first team."""
     global _forked
-    _forked = True
+    _forked, borrowed.crew = True, None
 
 
 if hasattr(os, "register_at_fork"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -30,6 +31,6 @@ def _launch() -> int:
 _team = Team(_launch())
 
 
-def borrow() -> Team:
+def borrow() -> AbstractContextManager[None]:
     """A context: calls in it are dealt to PyTorch's threads, `torch.set_num_threads` of them, or `fastnorm.set_num_threads` if fewer."""
-    return _team.of(torch.get_num_threads())
+    return _team.lent(torch.get_num_threads())
