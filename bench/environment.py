@@ -17,8 +17,8 @@ LIBRARIES = (
 )
 
 _CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
-
-
+# Idle workers would spin on their core in the middle of the next provider's call: OpenMP's for up to 20 ms, ours for 1. So many turns
+# are 0.1 ms, over before that call starts (`timing.settle`).
 _SHORT_SPINS = {"GOMP_SPINCOUNT": "2000", "FASTNORM_SPIN_COUNT": "6400", "KMP_BLOCKTIME": "0"}
 
 
@@ -64,9 +64,7 @@ def default_threads() -> int:
 def prepare(threads: int) -> None:
     """Same number of threads for everybody; libraries read these variables once, when they load.
 
-    OMP_PROC_BIND: two unpinned OpenMP threads may share a core. GOMP_SPINCOUNT: idle OpenMP workers spin
-    for up to 20 ms on their core by default, in the middle of the next provider's call; 2000 turns are
-    0.1 ms, over before that call starts (`timing.settle`). So are 6400 of ours, of 1 ms otherwise.
+    OMP_PROC_BIND: two unpinned OpenMP threads may share a core.
     """
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "FASTNORM_NUM_THREADS"):
         os.environ[name] = str(threads)

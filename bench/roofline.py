@@ -28,34 +28,23 @@ LARGEST = max(128 << 20, min(3 * cache_bytes(3, 0), 1 << 30))
 
 
 @njit(boundscheck=False)
-def _stream_copy_chunk(source: Any, target: Any, times: int, chunk: Any) -> None:
-    start = chunk * _CHUNK
-    run = source[start : min(start + _CHUNK, source.size)]
-    for k in range(times):
-        at = start * times + k * run.size
-        stream(run, target[at : at + run.size])  # type: ignore[call-arg]
-    fence()
-
-
-@njit
-def _stream_copy(crew: Any, source: Any, target: Any, times: int) -> None:
-    deal(crew, _stream_copy_chunk, (source.size + _CHUNK - 1) // _CHUNK, (source, target, times))
-
-
-@njit(boundscheck=False)
-def _plain_copy_chunk(source: Any, target: Any, times: int, chunk: Any) -> None:
+def _copy_chunk(source: Any, target: Any, times: int, streaming: bool, chunk: Any) -> None:
     start = chunk * _CHUNK
     run = source[start : min(start + _CHUNK, source.size)]
     for k in range(times):
         at = start * times + k * run.size
         out = target[at : at + run.size]
-        for i in range(run.size):
-            out[i] = run[i]
+        if streaming:
+            stream(run, out)  # type: ignore[call-arg]
+        else:
+            for i in range(run.size):
+                out[i] = run[i]
+    fence()
 
 
 @njit
-def _plain_copy(crew: Any, source: Any, target: Any, times: int) -> None:
-    deal(crew, _plain_copy_chunk, (source.size + _CHUNK - 1) // _CHUNK, (source, target, times))
+def _copy(crew: Any, source: Any, target: Any, times: int, streaming: bool) -> None:
+    deal(crew, _copy_chunk, (source.size + _CHUNK - 1) // _CHUNK, (source, target, times, streaming))
 
 
 @njit(forceinline=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
@@ -109,8 +98,8 @@ class Memory:
         kernels: dict[str, Callable[[], Any]] = {"read": lambda: _read(crew_for(size), source, totals)}
         if writes:
             kernels = {
-                "streaming copy": lambda: _stream_copy(crew_for(size), source, target, times),
-                "copy": lambda: _plain_copy(crew_for(size), source, target, times),
+                "streaming copy": lambda: _copy(crew_for(size), source, target, times, True),
+                "copy": lambda: _copy(crew_for(size), source, target, times, False),
             }
         return {kind: _with_threads(kernel, threads or self.threads) for kind, kernel in kernels.items()}
 

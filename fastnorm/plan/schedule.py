@@ -6,6 +6,7 @@ from the geometry alone. Everything else may depend on the machine.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from fastnorm.plan.geometry import Geometry
@@ -104,21 +105,20 @@ def make_schedule(
     read_only : nothing as large as the source is written
     """
     parallel = n_threads > 1 and geometry.size >= PARALLEL_ELEMENTS
-    streamable, limit = may_stream and streaming_stores_pay(), last_level_cache_bytes()
-    stream = streamable and traffic_bytes > limit * PART_OF_CACHE
+    cache_bytes = last_level_cache_bytes() if may_stream and streaming_stores_pay() else math.inf
+    stream = traffic_bytes > cache_bytes * PART_OF_CACHE
     interleaved = columns_contiguous and has_short_runs(geometry.outer, geometry.inner)
     if not (read_only or stream) and _better_as_planes(geometry, two_phases):
         interleaved = False
     if per_element and geometry.inner > 1:
         interleaved = False
     if interleaved:
-        stream = streamable and traffic_bytes > limit * (PART_OF_CACHE if accumulates else 1)
         schedule = _interleaved(
             geometry,
             compute_bytes,
             n_threads,
             parallel,
-            stream,
+            stream if accumulates else traffic_bytes > cache_bytes,
             foldable=rows_contiguous and not per_element,
             two_phases=two_phases,
             read_only=read_only,

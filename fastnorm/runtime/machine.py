@@ -25,7 +25,7 @@ def _largest_cache_bytes() -> int:
             sizes.append(int((index / "size").read_text().strip().removesuffix("K")) << 10)
         except (OSError, ValueError):
             continue
-    return max(sizes, default=32 << 20)
+    return max(sizes, default=0) or 32 << 20
 
 
 @cache
