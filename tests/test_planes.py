@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from cases import Problem
 from checks import check_inference, check_train
+from checks_family import check_group
 
 import fastnorm as fn
 
@@ -41,3 +42,11 @@ def test_a_shift_that_is_far_from_the_mean_is_replaced(height: float) -> None:
     x = np.zeros((120, 2, 31, 31), np.float32)
     x[::30].reshape(4, 2, -1)[..., :64] = height
     check_train(x, eps=0.0)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_chunks_that_cut_samples(threads: int) -> None:
+    """Three statistics cannot be dealt to two threads: elements are."""
+    x = cases.sample(Problem((3, 4, 100, 101)))
+    with fn.num_threads(threads):
+        check_group(x, 1, gamma=cases.parameter(4), beta=cases.parameter(4, seed=2))
