@@ -11,6 +11,7 @@ import pytest
 
 import fastnorm as fn
 from fastnorm.ops import calls, few
+from fastnorm.plan import schedule
 
 Array = np.ndarray[Any, Any]
 PATIENCE = 3
@@ -209,6 +210,23 @@ def test_overlapping_outputs_give_what_a_copy_gives() -> None:
         np.testing.assert_array_equal(fn.layer_norm(x, gamma, out=out), wanted)
 
 
+@pytest.mark.parametrize("shape", [(4, 24, 40, 40), (700, 60)], ids=str)
+def test_stores_that_bypass_the_cache_change_no_bit(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    (x,) = arrays(shape, np.float32, 1)
+    for name, call in batch_calls(shape, np.float32, np.float32).items():
+        wanted = copies(call(x, None))
+        with monkeypatch.context() as patched:
+            patched.setattr(schedule, "streaming_stores_pay", lambda: True)
+            patched.setattr(schedule, "last_level_cache_bytes", lambda: 0)
+            calls._known.clear()
+            for _ in range(PATIENCE + 2):
+                same(call(x, None), wanted)
+        assert any(f._ready for f in few._known.values()), name
+        calls._known.clear()
+        few._known.clear()
+        few._offered.clear()
+
+
 def test_a_batch_of_one_keeps_its_bits() -> None:
     """Its statistics are single runs, which are summed as the rows of layer norm are."""
     (x,) = arrays((1, 3, 5, 5), np.float32, 1)
@@ -218,7 +236,7 @@ def test_a_batch_of_one_keeps_its_bits() -> None:
 
 
 def test_larger_calls_and_other_options_are_not_compiled() -> None:
-    x = np.ones((1300, 210), np.float32)
+    x = np.ones((2050, 2050), np.float32)
     assert x.size > few.FEW_ELEMENTS
     for _ in range(PATIENCE + 2):
         fn.layer_norm(x)

@@ -46,17 +46,17 @@ def test_all_threads_of_a_team_take_part_and_the_bits_are_the_same(run_python: R
         """
 for threads in (1, 2, 2, 1, 3):
     team._crew._words[MEMBERS // 8] = 0
-    with team.lent(threads):
-        assert same()
+    assert team.call(threads, same)
     assert members() == (min(threads, team._crew.size) if threads > 1 else 0), (threads, members())
     assert borrowed.crew is None and borrowed.threads == 0
-with team.lent(2):
-    with team.lent(1):
-        pass
-    assert borrowed.crew is team._crew and borrowed.threads == 2
-with fn.num_threads(1), team.lent(2):
+def nested():
+    team.call(1, same)
+    return borrowed.crew is team._crew and borrowed.threads == 2
+
+assert team.call(2, nested)
+with fn.num_threads(1):
     team._crew._words[MEMBERS // 8] = 0
-    assert same() and members() == 0
+    assert team.call(2, same) and members() == 0
 """,
     )
 
@@ -70,8 +70,7 @@ found = []
 
 def work():
     for _ in range(30):
-        with team.lent(2):
-            found.append(same())
+        found.append(team.call(2, same))
 
 workers = [threading.Thread(target=work) for _ in range(4)]
 [w.start() for w in workers]
@@ -89,16 +88,16 @@ def test_a_forked_child_has_its_own_workers_instead(run_python: RunPython) -> No
     run(
         run_python,
         """
-with team.lent(2):
+def fork():
     assert same()
     pid = os.fork()
     if pid == 0:
         signal.alarm(60)
-        right = same()  # still in the context
-        with team.lent(2):
-            right = right and same()
+        right = same() and team.call(2, same)  # first inside of the parent's call
         os._exit(0 if right and fn.runtime.crew._crew is not None else 3)
-assert os.waitpid(pid, 0)[1] == 0
+    return os.waitpid(pid, 0)[1]
+
+assert team.call(2, fork) == 0
 """,
     )
 
@@ -108,11 +107,9 @@ def test_without_openmp_the_own_workers_are_as_many_as_the_guest_wants(run_pytho
 from fastnorm.runtime.team import Team
 from fastnorm.runtime.threads import crew_for
 fn.batch_norm_train(small)
-with Team(0).lent(1):
-    assert crew_for(1 << 30) == 0
-with Team(0).lent(3):
-    assert crew_for(1 << 30) == fn.runtime.crew._crew.address
-    assert len(fn.runtime.crew._crew._workers) == 2
+assert Team(0).call(1, crew_for, 1 << 30) == 0
+assert Team(0).call(3, crew_for, 1 << 30) == fn.runtime.crew._crew.address
+assert len(fn.runtime.crew._crew._workers) == 2
 print("done")
 """
     assert run_python("-c", script(PROLOGUE, code), **THREADS).stdout == "done\n"
@@ -123,11 +120,10 @@ def test_pytorch_lends_its_threads(run_python: RunPython) -> None:
     code = """
 import torch
 import fastnorm.torch
-from fastnorm.interop.torch.team import borrow
+from fastnorm.interop.torch.team import dealt
 from fastnorm.runtime.crew import MEMBERS
 from fastnorm.runtime.team import borrowed
-with borrow():
-    crew = borrowed.crew
+crew = dealt(lambda: borrowed.crew)
 tensor = torch.from_numpy(x)
 expected = fn.batch_norm_train(x).y
 for threads in (1, 2):

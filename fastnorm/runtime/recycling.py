@@ -26,7 +26,7 @@ class _Block:
         self.n_bytes = n_bytes
         self._memory = np.empty(n_bytes + _ALIGNMENT, np.uint8)
         address = self._memory.ctypes.data
-        self.address = address + -address % _ALIGNMENT
+        self.interface = {"version": 3, "shape": (n_bytes,), "typestr": "|u1", "data": (address + -address % _ALIGNMENT, False)}
 
 
 class _Lease:
@@ -34,20 +34,21 @@ class _Lease:
 
     __slots__ = ("__array_interface__", "_block", "_give_back")
 
-    def __init__(self, block: _Block, n_bytes: int, give_back: Callable[[_Block], None]) -> None:
+    def __init__(self, block: _Block, give_back: Callable[[_Block], None]) -> None:
         self._block, self._give_back = block, give_back
-        self.__array_interface__ = {"version": 3, "shape": (n_bytes,), "typestr": "|u1", "data": (block.address, False)}
+        self.__array_interface__ = block.interface
 
     def __del__(self) -> None:
         self._give_back(self._block)
 
 
 class _Recycler(AbstractContextManager["_Recycler"]):
-    """Blocks that no result refers to, the newest last, of at most `max_bytes` together."""
+    """Blocks that no result refers to, the newest last, of `free_bytes` together, at most `max_bytes`."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._free: list[_Block] = []
+        self.free_bytes = 0
         self._returned: deque[_Block] = deque()
         self._lock = threading.Lock()
 
@@ -66,11 +67,6 @@ class _Recycler(AbstractContextManager["_Recycler"]):
             _active = _entered[-1] if _entered else None
         self._tidy()
 
-    @property
-    def free_bytes(self) -> int:
-        """What is kept for further results."""
-        return sum(block.n_bytes for block in self._free)
-
     def give_back(self, block: _Block) -> None:
         """Called by the garbage collector: in any thread, in the middle of anything, also of `take`."""
         self._returned.append(block)
@@ -88,19 +84,23 @@ class _Recycler(AbstractContextManager["_Recycler"]):
 
     def _sort_in(self) -> None:
         while self._returned:
-            self._free.append(self._returned.popleft())
+            block = self._returned.popleft()
+            self._free.append(block)
+            self.free_bytes += block.n_bytes
         limit = self._max_bytes if self in _entered else 0
         while self.free_bytes > limit:
-            del self._free[0]
+            self.free_bytes -= self._free.pop(0).n_bytes
 
     def take(self, n_bytes: int) -> _Block:
         size = _rounded(n_bytes)
         found = None
         if self._lock.acquire(blocking=False):
             try:
-                position = next((k for k in reversed(range(len(self._free))) if self._free[k].n_bytes == size), None)
-                if position is not None:
-                    found = self._free.pop(position)
+                for position in range(len(self._free) - 1, -1, -1):
+                    if self._free[position].n_bytes == size:
+                        found = self._free.pop(position)
+                        self.free_bytes -= size
+                        break
             finally:
                 self._lock.release()
         if self._returned:
@@ -108,7 +108,7 @@ class _Recycler(AbstractContextManager["_Recycler"]):
         return found or _Block(size)
 
     def empty(self, shape: Sequence[int], dtype: np.dtype[Any], strides: Sequence[int] | None, n_bytes: int) -> Array:
-        lease = _Lease(self.take(n_bytes), n_bytes, self.give_back)
+        lease = _Lease(self.take(n_bytes), self.give_back)
         return np.ndarray(shape, dtype, np.asarray(lease), strides=strides)
 
 

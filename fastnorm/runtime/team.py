@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import Any
 
 from fastnorm.runtime.crew import Crew
 
@@ -34,13 +34,12 @@ class Team:
     def __init__(self, launch: int) -> None:
         self._crew = Crew(max(2, os.cpu_count() or 1), launch) if launch else None
 
-    @contextmanager
-    def lent(self, threads: int) -> Iterator[None]:
-        """Calls of this thread are dealt to so many of the team."""
+    def call(self, threads: int, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Call it: what this thread deals meanwhile goes to so many of the team."""
         before = borrowed.threads, borrowed.crew
         borrowed.threads, borrowed.crew = threads, None if _forked else self._crew
         try:
-            yield
+            return call(*arguments)
         finally:
             borrowed.threads, borrowed.crew = before
 

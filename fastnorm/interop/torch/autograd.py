@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from fastnorm.interop.torch.norms import Norm, Statistics
-from fastnorm.interop.torch.team import borrow
+from fastnorm.interop.torch.team import dealt
 from fastnorm.interop.torch.tensors import as_tensor, empty_like, format_of, optional_array, present
 
 
 def run(norm: Norm, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     """The normalized tensor; a node of the graph only where somebody may ask for gradients."""
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
+    if torch.is_grad_enabled() and (
+        x.requires_grad or (weight is not None and weight.requires_grad) or (bias is not None and bias.requires_grad)
+    ):
         result: Tensor = _Normalize.apply(norm, x, weight, bias)
         return result
     return forward(norm, x, weight, bias)[0]
@@ -25,8 +27,7 @@ def forward(norm: Norm, x: Tensor, weight: Tensor | None, bias: Tensor | None) -
     y = empty_like(x, memory_format)
     source, axis = present(x, memory_format)
     target, _ = present(y, memory_format)
-    with borrow():
-        return y, norm.forward(source, optional_array(weight), optional_array(bias), axis, target)
+    return y, dealt(norm.forward, source, optional_array(weight), optional_array(bias), axis, target)
 
 
 def backward(norm: Norm, dy: Tensor, x: Tensor, statistics: Statistics, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -37,8 +38,7 @@ def backward(norm: Norm, dy: Tensor, x: Tensor, statistics: Statistics, weight: 
     grad, axis = present(dy.contiguous(memory_format=memory_format), memory_format)
     source, _ = present(x, memory_format)
     target, _ = present(dx, memory_format)
-    with borrow():
-        dgamma, dbeta = norm.backward(grad, source, statistics, optional_array(weight), axis, target)
+    dgamma, dbeta = dealt(norm.backward, grad, source, statistics, optional_array(weight), axis, target)
     return dx, as_tensor(dgamma), None if dbeta is None else as_tensor(dbeta)
 
 

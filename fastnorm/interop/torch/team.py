@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -31,6 +32,6 @@ def _launch() -> int:
 _team = Team(_launch())
 
 
-def borrow() -> AbstractContextManager[None]:
-    """A context: calls in it are dealt to PyTorch's threads, `torch.set_num_threads` of them, or `fastnorm.set_num_threads` if fewer."""
-    return _team.lent(torch.get_num_threads())
+def dealt(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Call it: work is dealt to PyTorch's threads, `torch.set_num_threads` of them, or `fastnorm.set_num_threads` if fewer."""
+    return _team.call(torch.get_num_threads(), call, *arguments)

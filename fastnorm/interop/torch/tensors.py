@@ -23,6 +23,7 @@ try:
 except ModuleNotFoundError:
     _BFLOAT16 = None
 
+_NUMPY = {name: np.dtype(t) for name, t in ((torch.float32, "f4"), (torch.float64, "f8"), (torch.float16, "f2"), (torch.bfloat16, "u2"))}
 # By dtype of x: what parameters and running statistics may have, as in PyTorch.
 _PARAMETERS = {torch.float32: {torch.float32}, torch.float64: {torch.float64}, torch.float16: {torch.float16, torch.float32}}
 if _BFLOAT16 is not None:
@@ -82,9 +83,10 @@ def empty_like(x: Tensor, memory_format: Any) -> Tensor:
     exact = x.is_contiguous(memory_format=memory_format)
     if recycling.is_active() and x.nbytes >= recycling.SMALLEST:
         model = x if exact else torch.empty_like(x, memory_format=memory_format, device="meta")
-        memory = torch.from_numpy(recycling.empty((x.nbytes,), np.dtype(np.uint8)))
+        size = x.element_size()
+        fresh = torch.from_numpy(recycling.empty(x.shape, _NUMPY[x.dtype], [size * step for step in model.stride()]))
         # No view, which could not be changed in place as the result of an autograd function: ReLU(inplace=True) does so.
-        return torch.empty(0, dtype=x.dtype).set_(memory.untyped_storage(), 0, model.size(), model.stride())
+        return fresh if fresh.dtype is x.dtype else torch.empty(0, dtype=x.dtype).set_(fresh.untyped_storage(), 0, x.shape, model.stride())
     return torch.empty_like(x) if exact else torch.empty_like(x, memory_format=memory_format)
 
 
@@ -95,12 +97,6 @@ def present(x: Tensor, memory_format: Any) -> tuple[Array, int]:
     return as_array(x).transpose(_MOVED[x.dim()]), -1
 
 
-def _is_plain(tensor: Tensor) -> bool:
-    """A subclass or a meta, fake, sparse or quantized tensor has no memory that may be read past PyTorch."""
-    kind = type(tensor)
-    return (kind is Tensor or kind is Parameter) and tensor.is_cpu and tensor.layout is torch.strided
-
-
 def _is_watched() -> bool:
     """Whether PyTorch wants to see the operations themselves: torch.func, forward-mode derivatives, torch.jit.trace, torch.export."""
     if torch.compiler.is_compiling():
@@ -109,12 +105,27 @@ def _is_watched() -> bool:
 
 
 def computable(x: Tensor, *parameters: Tensor | None) -> bool:
-    """Whether fastnorm computes with these; the rest goes to PyTorch's own function, for a result or for its error."""
-    if not isinstance(x, Tensor) or x.dtype not in _PARAMETERS or not _is_plain(x) or not x.numel() or _is_watched():
+    """Whether fastnorm computes with these; the rest goes to PyTorch's own function, for a result or for its error.
+
+    Loops, not functions for each: between two convolutions no code is in cache, and these checks took 30 us.
+    """
+    if not isinstance(x, Tensor) or x.dtype not in _PARAMETERS:
         return False
     allowed = _PARAMETERS[x.dtype]
-    return all(p is None or (isinstance(p, Tensor) and p.dtype in allowed and _is_plain(p)) for p in parameters)
+    for tensor in (x, *parameters):
+        if tensor is None:
+            continue
+        kind = type(tensor)
+        # A subclass or a meta, fake, sparse or quantized tensor has no memory that may be read past PyTorch.
+        if (kind is not Tensor and kind is not Parameter) or not tensor.is_cpu or tensor.layout is not torch.strided:
+            return False
+        if tensor is not x and tensor.dtype not in allowed:
+            return False
+    return bool(x.numel()) and not _is_watched()
 
 
 def have_shape(shape: tuple[int, ...], *parameters: Tensor | None) -> bool:
-    return all(p is None or p.shape == shape for p in parameters)
+    for parameter in parameters:  # noqa: SIM110
+        if parameter is not None and parameter.shape != shape:
+            return False
+    return True
