@@ -90,7 +90,11 @@ SHAPES: list[tuple[Callable[..., Any], tuple[int, ...], Any, Any]] = [
     (batch_calls, (2, 3, 20, 20), F4, F4),
     (batch_calls, (9, 5, 3, 3), F4, F4),
     (group_calls, (3, 6, 9, 8), F4, F4),
-    (batch_calls, (700, 60), F4, F4),  # for several threads, in two walks
+    (batch_calls, (700, 60), F4, F4),  # from here on for several threads; in two walks
+    (batch_calls, (4, 24, 40, 40), F4, F4),
+    (row_calls, (300, 2, 250), F4, F4),
+    (row_calls, (5001, 70), F4, F4),
+    (group_calls, (40, 6, 30, 8), F4, F4),
 ]
 CALLS = [
     (f"{name}-{np.dtype(dtype)}-{'x'.join(map(str, shape))}", shape, call, dtype)

@@ -22,7 +22,7 @@ from fastnorm.kernels.gradient_elements import elements_backward
 from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, interleaved_merge, interleaved_moments
 from fastnorm.kernels.normalize import interleaved_normalize, planar_normalize, rows_normalize
 from fastnorm.kernels.walk import elements_per_statistic, parameters_per_statistic
-from fastnorm.plan.table import CHANNEL, CUTS, INNER, PROBLEM
+from fastnorm.plan.table import CHANNEL, CHUNKS, CUTS, INNER, PROBLEM
 
 
 def fits(parameter, n, out):
@@ -269,12 +269,14 @@ def backward_columns_in_two(crew, dy, x, mean, rstd, gamma, out, gradients, tabl
 
 @driver
 def backward_rows(crew, dy, x, mean, rstd, gamma, out, gradients, table):
-    """mean : None for RMS norm. One chunk, as small problems have."""
+    """mean : None for RMS norm."""
     n = table[PROBLEM, INNER]
     if not (agree(x, out) and agree(dy, out) and fits(gamma, n, out) and fit_rows(mean, x, out) and fit_rows(rstd, x, out)):
         return False
-    totals = np.empty((1, 2, n))
+    totals = np.empty((table[PROBLEM, CHUNKS], 2, n))
     operands = dy.reshape(-1), x.reshape(-1), out.reshape(-1)
     elements_backward(crew, *operands, flat(mean), flat(rstd), along(gamma, x), None, None, totals, table)
+    for part in range(1, totals.shape[0]):  # in order
+        totals[0] += totals[part]
     gradients[:] = totals[0]
     return True
