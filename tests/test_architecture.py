@@ -14,6 +14,9 @@ MAKES_ARRAYS = {"empty", "zeros", "ones", "full", "arange", "array", "empty_like
 LONGEST_FILE, LONGEST_FUNCTION = 400, 50
 
 
+MAKERS = ("vectors", "staging", "empty", "zeros")
+
+
 def room(file: Path) -> str:
     return file.relative_to(PACKAGE).parts[0]
 
@@ -133,3 +136,62 @@ def test_public_functions_say_what_they_raise_and_where_they_come_from() -> None
         text = getattr(fastnorm, name).__doc__
         assert ">>>" in text, f"{name} has no example"
         assert "Source" in text, f"{name} names no source"
+
+
+def loops_around(function: ast.FunctionDef, node: ast.AST) -> list[ast.For | ast.While]:
+    return [loop for loop in ast.walk(function) if isinstance(loop, ast.For | ast.While) and any(inner is node for inner in ast.walk(loop))]
+
+
+def lifetimes(function: ast.FunctionDef) -> Iterator[tuple[str, float, float]]:
+    """Of every view of an array that the function makes: what it is, until which line it is used, until which its array."""
+    made = {}
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and isinstance(node.targets[0], ast.Name):
+            maker = node.value.func
+            if (maker.id if isinstance(maker, ast.Name) else maker.attr if isinstance(maker, ast.Attribute) else "") in MAKERS:
+                made[node.targets[0].id] = node
+
+    def used_until(name: str, array: ast.Assign) -> float:
+        """A use in a loop lasts until its end, if the array was made before."""
+        ends = [0.0]
+        for use in ast.walk(function):
+            if isinstance(use, ast.Name) and use.id == name and isinstance(use.ctx, ast.Load):
+                around = [loop.end_lineno + 0.5 for loop in loops_around(function, use) if array not in ast.walk(loop)]  # type: ignore[operator]
+                ends.append(max([float(use.lineno), *around]))
+        return max(ends)
+
+    for statement in ast.walk(function):
+        if not isinstance(statement, ast.Assign | ast.Expr | ast.Return | ast.AugAssign):
+            continue
+        for call in ast.walk(statement):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in ("row", "cut"):
+                owner = call.args[0]
+                if isinstance(owner, ast.Name) and owner.id in made:
+                    array = made[owner.id]
+                    views = [n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+                    last_use = max([statement.lineno + 0.25, *(used_until(view, array) for view in views)])
+                    yield ast.unparse(call), last_use, used_until(owner.id, array)
+
+
+@pytest.mark.parametrize("file", files_of("kernels", "interop"), ids=str)
+def test_arrays_outlive_their_views(file: Path) -> None:
+    """`row` and `cut` borrow. After its last use an array is freed, and another thread may get its memory."""
+    for function in functions(file):
+        for view, last_use, array in lifetimes(function):
+            assert array >= last_use, f"{file}: {function.name}: {view} is used until line {last_use}, its array until {array}"
+
+
+def test_a_view_that_outlives_its_array_is_found() -> None:
+    code = """
+def body(n):
+    a, b = 0, 0
+    scratch = vectors(a, 2, n)
+    first = row(scratch, 0)
+    fill(scratch)
+    while n > 0:
+        {}
+"""
+    found = [list(lifetimes(ast.parse(code.format(line)).body[0])) for line in ("put(first, n)", "put(first, scratch)", "pass")]  # type: ignore[arg-type]
+    assert [array >= view for ((_, view, array),) in found] == [False, True, True]
+    (inline,) = lifetimes(ast.parse("def body(n):\n    scratch = vectors(n)\n    put(row(scratch, 0))").body[0])  # type: ignore[arg-type]
+    assert inline[1] > inline[2]

@@ -135,29 +135,40 @@ def parameters_of_channels(parameters, at, stat, param, n, mean, low, spread, ga
 
 
 @chunk_body
+def fill_short_planes(parameters, mean, low, spread, gamma, beta, eps, table, c, n_planes):
+    """Parameters of the channels of n planes, the first of which has channel c."""
+    n = min(n_planes, table[PROBLEM, CHANNEL] - c)
+    parameters_of_channels(parameters, c, c, c, n, mean, low, spread, gamma, beta, eps)
+    parameters_of_channels(parameters, 0, 0, 0, min(n_planes - n, c), mean, low, spread, gamma, beta, eps)
+
+
+@chunk_body
+def walk_short_planes(src, residual, out, parameters, activation, table, o, c, i, left):
+    wide_vectors()
+    inner, channel, outer = table[PROBLEM, INNER], table[PROBLEM, CHANNEL], table[PROBLEM, OUTER]
+    highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
+    while left > 0:
+        n = min(inner - i, left)
+        run_src = cut(src, position(table, SRC, 0, o, c, i), n)
+        run_residual = cut(residual, position(table, EXTRA, 0, o, c, i), n)
+        target = cut(out, position(table, OUT, 0, o, c, i), n)
+        normalize_run(run_src, run_residual, target, n, highs[c], lows[c], scales[c], None, shifts[c], activation)
+        left -= n
+        _, o, c = next_plane(outer, channel, 0, o, c)
+        i = 0
+
+
+@chunk_body
 def apply_to_short_planes(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, done, end):
     """A share of the elements of one batch, as they lie in memory, with a plane for every parameter.
 
     Parameters of all channels first: a root and a division for every plane took longer than 256 elements.
     """
-    wide_vectors()
-    inner, channel, outer = table[PROBLEM, INNER], table[PROBLEM, CHANNEL], table[PROBLEM, OUTER]
-    parameters = vectors(zero_of(src), 4, channel)
-    highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
+    inner = table[PROBLEM, INNER]
+    parameters = vectors(zero_of(src), 4, table[PROBLEM, CHANNEL])
     _, o, c, i = plane_at(table, done)
-    n_planes = (i + end - done + inner - 1) // inner
-    n = min(n_planes, channel - c)
-    parameters_of_channels(parameters, c, c, c, n, mean, low, spread, gamma, beta, eps)
-    parameters_of_channels(parameters, 0, 0, 0, min(n_planes - n, c), mean, low, spread, gamma, beta, eps)
-    while done < end:
-        n = min(inner - i, end - done)
-        run_src = cut(src, position(table, SRC, 0, o, c, i), n)
-        run_residual = cut(residual, position(table, EXTRA, 0, o, c, i), n)
-        target = cut(out, position(table, OUT, 0, o, c, i), n)
-        normalize_run(run_src, run_residual, target, n, highs[c], lows[c], scales[c], None, shifts[c], activation)
-        done += n
-        _, o, c = next_plane(outer, channel, 0, o, c)
-        i = 0
+    fill_short_planes(parameters, mean, low, spread, gamma, beta, eps, table, c, (i + end - done + inner - 1) // inner)
+    walk_short_planes(src, residual, out, parameters, activation, table, o, c, i, end - done)
 
 
 @chunk_body
