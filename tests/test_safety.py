@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -38,6 +39,15 @@ def runs(run_python: RunPython, *parts: str, layer: str | None = None, **environ
         pytest.skip(f"{layer} is not available here")
     assert out.endswith("done\n"), out
     return out
+
+
+# --- memory ---
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ or sys.platform != "linux", reason="the process of the tests began without it")
+def test_memory_that_is_freed_is_overwritten() -> None:
+    """Otherwise most tests do not see it when a kernel uses scratch memory that it has freed."""
+    assert b"MALLOC_PERTURB_=" in Path("/proc/self/environ").read_bytes()
 
 
 # --- threads ---
