@@ -18,7 +18,7 @@ import fastnorm as fn
 os.environ.setdefault("MALLOC_PERTURB_", "165")
 
 settings.register_profile(
-    "ci", max_examples=50, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    "ci", max_examples=63, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 settings.register_profile("thorough", settings.get_profile("ci"), max_examples=2000, derandomize=False)
 # Of the fuzz tests, test_fuzz_*.py: 2000 examples in "ci", 100000 in "fuzz".
