@@ -11,10 +11,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "fastnorm"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAKES_ARRAYS = {"empty", "zeros", "ones", "full", "arange", "array", "empty_like", "zeros_like", "ones_like", "full_like"}
+MAKES_SCRATCH = {"vectors", "staging", "empty", "zeros"}
 LONGEST_FILE, LONGEST_FUNCTION = 400, 50
-
-
-MAKERS = ("vectors", "staging", "empty", "zeros")
 
 
 def room(file: Path) -> str:
@@ -148,7 +146,7 @@ def lifetimes(function: ast.FunctionDef) -> Iterator[tuple[str, float, float]]:
     for node in ast.walk(function):
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and isinstance(node.targets[0], ast.Name):
             maker = node.value.func
-            if (maker.id if isinstance(maker, ast.Name) else maker.attr if isinstance(maker, ast.Attribute) else "") in MAKERS:
+            if (maker.id if isinstance(maker, ast.Name) else maker.attr if isinstance(maker, ast.Attribute) else "") in MAKES_SCRATCH:
                 made[node.targets[0].id] = node
 
     def used_until(name: str, array: ast.Assign) -> float:

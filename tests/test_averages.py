@@ -185,7 +185,7 @@ def check_against_numpy(call: tuple[str, np.ndarray, dict[str, Any]]) -> None:
 
 
 @given(calls(mask=False))
-@settings(max_examples=200)
+@settings(max_examples=300)
 def test_results_and_warnings_are_those_of_numpy(call: tuple[str, np.ndarray, dict[str, Any]]) -> None:
     check_against_numpy(call)
 

@@ -24,9 +24,12 @@ class Subclass(np.ndarray[Any, Any]):
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(few, "PATIENCE", PATIENCE)
-    for known in (few._known, few._offered, calls._known):
-        known.clear()
+    forget()
     yield
+    forget()
+
+
+def forget() -> None:
     for known in (few._known, few._offered, calls._known):
         known.clear()
 
@@ -226,9 +229,7 @@ def test_stores_that_bypass_the_cache_change_no_bit(shape: tuple[int, ...], monk
             for _ in range(PATIENCE + 2):
                 same(call(x, None), wanted)
         assert any(f._ready for f in few._known.values()), name
-        calls._known.clear()
-        few._known.clear()
-        few._offered.clear()
+        forget()
 
 
 def test_a_batch_of_one_keeps_its_bits() -> None:

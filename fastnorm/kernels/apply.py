@@ -162,7 +162,8 @@ def walk_short_planes(src, residual, out, parameters, activation, table, o, c, i
 def apply_to_short_planes(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, done, end):
     """A share of the elements of one batch, as they lie in memory, with a plane for every parameter.
 
-    Parameters of all channels first: a root and a division for every plane took longer than 256 elements.
+    Parameters of all channels first: a root and a division for every plane took longer than 256 elements. Another body
+    walks: rows that were borrowed here would be freed with `parameters`, after its last use.
     """
     inner = table[PROBLEM, INNER]
     parameters = vectors(zero_of(src), 4, table[PROBLEM, CHANNEL])

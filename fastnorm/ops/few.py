@@ -1,6 +1,6 @@
-"""Calls on few elements: after a while a kind of call becomes one compiled function, `kernels.whole`.
+"""Calls on few elements, up to four million: after a while a kind of call becomes one compiled function, `kernels.whole`.
 
-`ops.calls` skips checks and plans, and is left with 3 to 10 us of Python around a kernel of 0.5 to 2. Compiling takes about
+`ops.calls` skips checks and plans, and is left with 3 to 10 us of Python around a kernel of 0.5 to 2. Compiling takes up to
 a second with an empty cache, so a kind of call has to come again and again first.
 """
 
@@ -20,8 +20,8 @@ from fastnorm.plan.problem import Problem
 from fastnorm.runtime import recycling
 from fastnorm.runtime.threads import crew_for, get_num_threads
 
-# Of more, a call takes 1 ms and longer. In a program that does other things between two calls Python's code is in no cache, and what it
-# takes is ten times that: 40 calls in a step of a ResNet, of 1 MB and more, 2 ms less.
+# Of more, a call takes 1 ms and longer. Between two convolutions Python's code is in no cache, and the little that is left counts: with
+# 1 << 18 the norms of a ResNet-18, forward and backward, took 17.6 ms contiguous and 20.8 channels_last, so 16.4 and 20.5.
 FEW_ELEMENTS = 1 << 22
 # Calls of a kind before it is compiled.
 PATIENCE = 16

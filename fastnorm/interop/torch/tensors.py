@@ -23,7 +23,13 @@ try:
 except ModuleNotFoundError:
     _BFLOAT16 = None
 
-_NUMPY = {name: np.dtype(t) for name, t in ((torch.float32, "f4"), (torch.float64, "f8"), (torch.float16, "f2"), (torch.bfloat16, "u2"))}
+# That memory is made of; bfloat16 gets its own dtype afterwards.
+_NUMPY = {
+    torch.float32: np.dtype(np.float32),
+    torch.float64: np.dtype(np.float64),
+    torch.float16: np.dtype(np.float16),
+    torch.bfloat16: np.dtype(np.uint16),
+}
 # By dtype of x: what parameters and running statistics may have, as in PyTorch.
 _PARAMETERS = {torch.float32: {torch.float32}, torch.float64: {torch.float64}, torch.float16: {torch.float16, torch.float32}}
 if _BFLOAT16 is not None:
@@ -85,8 +91,10 @@ def empty_like(x: Tensor, memory_format: Any) -> Tensor:
         model = x if exact else torch.empty_like(x, memory_format=memory_format, device="meta")
         size = x.element_size()
         fresh = torch.from_numpy(recycling.empty(x.shape, _NUMPY[x.dtype], [size * step for step in model.stride()]))
+        if fresh.dtype is x.dtype:
+            return fresh
         # No view, which could not be changed in place as the result of an autograd function: ReLU(inplace=True) does so.
-        return fresh if fresh.dtype is x.dtype else torch.empty(0, dtype=x.dtype).set_(fresh.untyped_storage(), 0, x.shape, model.stride())
+        return torch.empty(0, dtype=x.dtype).set_(fresh.untyped_storage(), 0, x.shape, model.stride())
     return torch.empty_like(x) if exact else torch.empty_like(x, memory_format=memory_format)
 
 
