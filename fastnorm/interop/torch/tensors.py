@@ -24,7 +24,7 @@ except ModuleNotFoundError:
     _BFLOAT16 = None
 
 # That memory is made of; bfloat16 gets its own dtype afterwards.
-_NUMPY = {
+_NUMPY: dict[torch.dtype, np.dtype[Any]] = {
     torch.float32: np.dtype(np.float32),
     torch.float64: np.dtype(np.float64),
     torch.float16: np.dtype(np.float16),
