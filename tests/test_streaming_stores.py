@@ -52,8 +52,45 @@ def images(to: str) -> Callable[[], list[np.ndarray]]:
     return lambda: [fn.normalize_images(x, 0.4, 0.3, channels="last" if to == "first" else "first", to=to)]
 
 
+def at_offset(shape: tuple[int, ...], offset: int, dtype: Any = cases.F4) -> np.ndarray:
+    """Memory that begins so many elements behind a cache line."""
+    n, item = int(np.prod(shape)), np.dtype(dtype).itemsize
+    memory = np.full((n + 64) * item + 64, 0xFF, np.uint8)
+    begin = -memory.ctypes.data % 64 + offset * item
+    return memory[begin : begin + n * item].view(dtype).reshape(shape)
+
+
+def edges(dtype: Any) -> Callable[[], list[np.ndarray]]:
+    """What lies before the first block of a run and behind its last, for every place that a run can have in a line, in place too."""
+
+    def call() -> list[np.ndarray]:
+        found = []
+        for offset, width in enumerate((1, 15, 16, 17, 63, 64, 65, 79, 128, 130, 255, 256, 300, 511, 577, 1024)):
+            x, dy = cases.sample(Problem((5, width)), dtype), cases.sample(Problem((5, width)), dtype, seed=3)
+            gamma, out, dx, same = cases.parameter(width), *(at_offset(x.shape, offset, dtype) for _ in range(3))
+            y, mean, rstd = fn.layer_norm(x, gamma, gamma, out=out, return_stats=True)
+            same[:] = x
+            fn.layer_norm(same, gamma, out=same)
+            found += [y, same, fn.layer_norm_backward(dy, x, mean, rstd, gamma, out=dx).dx]
+        return found
+
+    return call
+
+
+def blocks() -> list[np.ndarray]:
+    """Activation and residual; and rows in segments that share parameters."""
+    shape = (3, 6, 11, 37)
+    x, residual, dy = (cases.sample(Problem(shape), cases.F4, seed=k) for k in (1, 2, 3))
+    gamma, out = cases.parameter(6), at_offset(shape, 5)
+    y, mean, rstd = fn.batch_norm_train(x, gamma, gamma, activation="gelu", residual=residual, out=out)
+    back = fn.batch_norm_backward(dy, x, mean, rstd, gamma, activation="gelu", beta=gamma, residual=residual)
+    group = fn.group_norm(x, 3, gamma, gamma, activation="silu", return_stats=True)
+    of_group = fn.group_norm_backward(dy, x, 3, group.mean, group.rstd, gamma, activation="silu", beta=gamma)
+    return [y, back.dx, back.dresidual, group.y, of_group.dx]
+
+
 def rows() -> list[np.ndarray]:
-    """Longer than the rows that are kept in L1, and those that are, whose stores never stream."""
+    """Longer than the rows that are kept in L1, and those that are."""
     found = [fn.layer_norm(cases.sample(Problem((3, 20_011)), cases.F4))]
     for width in (300, 3073):
         x, residual = cases.sample(Problem((7, width)), cases.F4), cases.sample(Problem((7, width)), cases.F4, seed=5)
@@ -74,6 +111,10 @@ CALLS = {
     "rows of columns": batch((5003, 17), 1),
     "wide rows": batch((129, 1203), 1),
     "long rows": rows,
+    "edges": edges(cases.F4),
+    "edges, float64": edges(cases.F8),
+    "edges, float16": edges(cases.F2),
+    "blocks": blocks,
     "scaled": scaled,
     "images to planes": images("first"),
     "images to pixels": images("last"),

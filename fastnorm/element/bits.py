@@ -151,6 +151,29 @@ def float_type(bits: int) -> Any:
     return _F32 if bits == 32 else ir.DoubleType()
 
 
+# Of a cache line, and of one streaming store.
+LINE_BYTES = 64
+
+
+def on_stack(builder: Any, item: Any, n: int) -> Any:
+    """Pointer to n items in the frame of the calling function, at a multiple of a line."""
+    with builder.goto_entry_block():
+        place = builder.alloca(ir.ArrayType(item, n))
+    place.align = LINE_BYTES
+    return builder.bitcast(place, item.as_pointer())
+
+
+def stream_lines(builder: Any, source: Any, target: Any, n: int, item_bits: int) -> None:
+    """Copy n items, whole lines of them at a multiple of a line, with stores that bypass the caches."""
+    vector = ir.VectorType(float_type(item_bits) if item_bits > 16 else _I16, LINE_BYTES * 8 // item_bits)
+    read, write = builder.bitcast(source, vector.as_pointer()), builder.bitcast(target, vector.as_pointer())
+    flag = builder.module.add_metadata([_I32(1)])
+    for line in range(n * item_bits // 8 // LINE_BYTES):
+        value = builder.load(builder.gep(read, [_I64(line)], inbounds=True), align=LINE_BYTES)
+        store = builder.store(value, builder.gep(write, [_I64(line)], inbounds=True), align=LINE_BYTES)
+        store.set_metadata("nontemporal", flag)
+
+
 @intrinsic
 def stream(typing_context: Any, source: Any, target: Any) -> Any:
     """Copy the contiguous run `source` over `target` with stores that bypass the caches.
@@ -159,8 +182,7 @@ def stream(typing_context: Any, source: Any, target: Any) -> Any:
     before another thread may read the result. LLVM's vectorizer never forms such stores from a loop.
     """
     item = source.dtype.bitwidth // 8
-    line = 64  # bytes of one store, and of a cache line
-    vector = ir.VectorType(_I32, line // 4)
+    vector = ir.VectorType(_I32, LINE_BYTES // 4)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         source_type, target_type = signature.args
@@ -169,7 +191,7 @@ def stream(typing_context: Any, source: Any, target: Any) -> Any:
         read = builder.bitcast(source_array.data, _I8.as_pointer())
         write = builder.bitcast(target_array.data, _I8.as_pointer())
         n_bytes = builder.mul(source_array.nitems, _I64(item))
-        head = builder.and_(builder.neg(builder.ptrtoint(write, _I64)), _I64(line - 1))
+        head = builder.and_(builder.neg(builder.ptrtoint(write, _I64)), _I64(LINE_BYTES - 1))
         head = builder.select(builder.icmp_unsigned("<", head, n_bytes), head, n_bytes)
         cgutils.raw_memcpy(builder, write, read, head, 1, align=1)
         n_lines = builder.lshr(builder.sub(n_bytes, head), _I64(6))
@@ -178,7 +200,7 @@ def stream(typing_context: Any, source: Any, target: Any) -> Any:
             at = builder.add(head, builder.shl(each.index, _I64(6)))
             value = builder.load(builder.bitcast(builder.gep(read, [at]), vector.as_pointer()), align=1)
             place = builder.bitcast(builder.gep(write, [at]), vector.as_pointer())
-            builder.store(value, place, align=line).set_metadata("nontemporal", flag)
+            builder.store(value, place, align=LINE_BYTES).set_metadata("nontemporal", flag)
         done = builder.add(head, builder.shl(n_lines, _I64(6)))
         rest = builder.sub(n_bytes, done)
         cgutils.raw_memcpy(builder, builder.gep(write, [done]), builder.gep(read, [done]), rest, 1, align=1)

@@ -67,21 +67,21 @@ def holds_integers(storage: Any) -> bool:
     return isinstance(storage, types.Array) and not isinstance(storage.dtype, types.Float)
 
 
-def _array_type(storage: Any) -> Any:
+def array_type_of(storage: Any) -> Any:
     """Of the array that holds the elements, or that has their type."""
     if is_tagged(storage, Strided):
-        return _array_type(storage[_SAMPLE])
+        return array_type_of(storage[_SAMPLE])
     return storage if isinstance(storage, types.Array) else storage[0]
 
 
-def _array(context: Any, builder: Any, storage_type: Any, storage: Any) -> Any:
+def array_of(context: Any, builder: Any, storage_type: Any, storage: Any) -> Any:
     """Of plain or tagged storage, as a Numba array structure."""
     value = storage if isinstance(storage_type, types.Array) else builder.extract_value(storage, 0)
-    return context.make_array(_array_type(storage_type))(context, builder, value)
+    return context.make_array(array_type_of(storage_type))(context, builder, value)
 
 
-def _raw_bits(storage: Any) -> int:
-    dtype = _array_type(storage).dtype
+def bits_of(storage: Any) -> int:
+    dtype = array_type_of(storage).dtype
     return 8 if dtype == types.boolean else int(dtype.bitwidth)
 
 
@@ -125,9 +125,9 @@ def load(typing_context: Any, run: Any, index: Any) -> Any:
         if is_tagged(run, Strided):
             memory = context.make_array(run[_MEMORY])(context, builder, builder.extract_value(value, _MEMORY))
             swapped = builder.extract_value(value, _SWAPPED)
-            raw = bits.load_unaligned(builder, memory.data, _byte(builder, value, at), _raw_bits(run), swapped)
+            raw = bits.load_unaligned(builder, memory.data, _byte(builder, value, at), bits_of(run), swapped)
             return _decode(builder, run, raw)
-        element = bits.as_source(builder, builder.load(builder.gep(_array(context, builder, run, value).data, [at], inbounds=True)))
+        element = bits.as_source(builder, builder.load(builder.gep(array_of(context, builder, run, value).data, [at], inbounds=True)))
         if isinstance(run, types.Array) and isinstance(run.dtype, types.Float):
             return element
         return _decode(builder, run, element)
@@ -147,7 +147,7 @@ def _storing(apart: bool) -> Any:
             else:
                 plain = isinstance(run, types.Array)
                 convert = context.cast(builder, number, value, run.dtype) if plain else _encode(context, builder, run, number, value)
-                stored = builder.store(convert, builder.gep(_array(context, builder, run, target).data, [at], inbounds=True))
+                stored = builder.store(convert, builder.gep(array_of(context, builder, run, target).data, [at], inbounds=True))
                 if apart:
                     bits.as_result(builder, stored)
             return context.get_dummy_value()
@@ -164,7 +164,7 @@ store = intrinsic(prefer_literal=False)(_storing(apart=False))
 write = intrinsic(prefer_literal=False)(_storing(apart=True))
 
 
-def _borrowed(context: Any, builder: Any, storage_type: Any, value: Any) -> Any:
+def borrowed(context: Any, builder: Any, storage_type: Any, value: Any) -> Any:
     """The same storage without ownership: Numba releases what an intrinsic returns."""
     if isinstance(storage_type, types.Array):
         array = context.make_array(storage_type)(context, builder, value)
@@ -172,11 +172,11 @@ def _borrowed(context: Any, builder: Any, storage_type: Any, value: Any) -> Any:
         return array._getvalue()
     if isinstance(storage_type, types.BaseTuple):
         for k, part in enumerate(storage_type):
-            value = builder.insert_value(value, _borrowed(context, builder, part, builder.extract_value(value, k)), k)
+            value = builder.insert_value(value, borrowed(context, builder, part, builder.extract_value(value, k)), k)
     return value
 
 
-def _shortened(context: Any, builder: Any, array_type: Any, array: Any, start: Any, count: Any) -> Any:
+def shortened(context: Any, builder: Any, array_type: Any, array: Any, start: Any, count: Any) -> Any:
     """Array of `count` elements from `start` on. It borrows: its owner outlives every run."""
     old = context.make_array(array_type)(context, builder, array)
     new = context.make_array(array_type)(context, builder)
@@ -206,10 +206,10 @@ def cut(typing_context: Any, storage: Any, start: Any, count: Any) -> Any:
         if storage is types.none:
             return context.get_dummy_value()
         if is_tagged(storage, Strided):
-            return builder.insert_value(_borrowed(context, builder, storage, value), begin, _START)
+            return builder.insert_value(borrowed(context, builder, storage, value), begin, _START)
         if isinstance(storage, types.Array):
-            return _shortened(context, builder, storage, value, begin, length)
-        run = _shortened(context, builder, storage[0], builder.extract_value(value, 0), begin, length)
+            return shortened(context, builder, storage, value, begin, length)
+        run = shortened(context, builder, storage[0], builder.extract_value(value, 0), begin, length)
         return builder.insert_value(value, run, 0)
 
     return storage(storage, types.intp, types.intp), generate
@@ -217,7 +217,9 @@ def cut(typing_context: Any, storage: Any, start: Any, count: Any) -> Any:
 
 @intrinsic(prefer_literal=False)
 def subrun(typing_context: Any, run: Any, index: Any, count: Any) -> Any:
-    """The run of `count` elements of a run, from its element `index` on; None of None."""
+    """The run of `count` elements of a run, from its element `index` on; of a number the number, of None None."""
+    if not isinstance(run, types.Array | types.BaseTuple | types.NoneType):
+        return run(run, types.intp, types.intp), lambda context, builder, signature, arguments: arguments[0]
     signature, generate_cut = cut._defn(typing_context, run, index, count)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -226,21 +228,6 @@ def subrun(typing_context: Any, run: Any, index: Any, count: Any) -> Any:
         return generate_cut(context, builder, signature, [value, begin, length])
 
     return signature, generate
-
-
-@intrinsic(prefer_literal=False)
-def before_line(typing_context: Any, storage: Any, start: Any) -> Any:
-    """Elements from index `start` to the next cache line: vectors that cross lines cost two accesses."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        if is_tagged(storage, Strided):
-            return context.get_constant(types.intp, 0)
-        data = builder.gep(_array(context, builder, storage, arguments[0]).data, [arguments[1]])
-        address = builder.ptrtoint(data, arguments[1].type)
-        offset = builder.and_(builder.neg(address), address.type(63))
-        return builder.udiv(offset, address.type(_raw_bits(storage) // 8))
-
-    return types.intp(storage, types.intp), generate
 
 
 @intrinsic(prefer_literal=False)
@@ -256,7 +243,7 @@ def at_once(typing_context: Any, run: Any, most: Any) -> Any:
 def _fetcher(storage: Any, to_write: bool) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         if not is_tagged(storage, Strided):
-            line = builder.gep(_array(context, builder, storage, arguments[0]).data, [arguments[1]])
+            line = builder.gep(array_of(context, builder, storage, arguments[0]).data, [arguments[1]])
             bits.prefetch(builder, line, to_write)
         return context.get_dummy_value()
 
@@ -347,22 +334,3 @@ def as_compute(typing_context: Any, zero: Any, value: Any) -> Any:
         return context.cast(builder, arguments[1], value, zero)
 
     return zero(zero, value), generate
-
-
-@intrinsic(prefer_literal=False)
-def flush(typing_context: Any, staged: Any, out: Any, start: Any, count: Any) -> Any:
-    """Copy a staged run over elements of `out` with stores that bypass the caches."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        if is_tagged(out, Strided):
-            return context.get_dummy_value()
-        array_type = _array_type(out)
-        source = _array(context, builder, staged, arguments[0])._getvalue()
-        target = _array(context, builder, out, arguments[1])._getvalue()
-        zero = context.get_constant(types.intp, 0)
-        source = _shortened(context, builder, array_type, source, zero, arguments[3])
-        target = _shortened(context, builder, array_type, target, arguments[2], arguments[3])
-        signature, generate_stream = bits.stream._defn(None, array_type, array_type)
-        return generate_stream(context, builder, signature, [source, target])
-
-    return types.void(staged, out, types.intp, types.intp), generate

@@ -104,7 +104,7 @@ def table_of(batch, outer, channel, inner, run, itemsize, whole_bytes):
 def normalize_rows(src, out, stats, gamma, beta, centre, eps, rows, n):
     """gamma, beta : None, or a vector in a tuple; centre : None for RMS norm; stats (4, rows)"""
     table = table_of_rows(rows, n, src.itemsize)
-    rows_normalize_chunk(src, None, out, None, stats, gamma, beta, centre, eps, None, table, np.intp(0))
+    rows_normalize_chunk(src, None, out, None, stats, gamma, beta, centre, eps, None, None, table, np.intp(0))
 
 
 @loop

@@ -12,12 +12,13 @@ from fastnorm.element.affine import split_mean
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.moments import reciprocal_std
 from fastnorm.element.parameters import gain_at, gain_of, number_of, shift_of, shifts_at
-from fastnorm.element.storage import as_compute, before_line, cut, flush, row, zero_of
+from fastnorm.element.storage import as_compute, cut, row, zero_of
+from fastnorm.element.streaming import before_line
 from fastnorm.kernels.columns import repeat, rows_of
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.prefetch import fetch_row, fetch_row_to_write
-from fastnorm.kernels.scratch import staging, vectors
-from fastnorm.kernels.tile import normalize_run
+from fastnorm.kernels.scratch import vectors
+from fastnorm.kernels.tile import normalize_run, normalize_to
 from fastnorm.kernels.walk import (
     column_place,
     fold_within,
@@ -89,7 +90,7 @@ def put_mean_parts(highs, lows, i, zero, mean, low, stat):
 
 
 @chunk_body
-def apply_to_span(src, residual, out, staged, mean, low, spread, gamma, beta, eps, activation, table, b, c, o, i, left):
+def apply_to_span(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, b, c, o, i, left):
     """So many elements of statistic (b, c), counted along outer and inner, from (o, i) on.
 
     No division in the loop: five of them were most of the time of planes of 8 x 8.
@@ -111,12 +112,9 @@ def apply_to_span(src, residual, out, staged, mean, low, spread, gamma, beta, ep
         scale, shift = parameters_of(zero, rstd, gamma, beta, param if run == inner else param + i // run)
         run_src = cut(src, position(table, SRC, b, o, c, i), n)
         run_residual = cut(residual, position(table, EXTRA, b, o, c, i), n)
-        target = cut(staged, 0, n) if streaming else cut(out, place, n)
         of_element = position(table, PARAM, b, o, c, i)
         gain, shifts = gain_of(gamma, of_element, n), shift_of(beta, shift, of_element, n)
-        normalize_run(run_src, run_residual, target, n, high, rest, scale, gain, shifts, activation)
-        if streaming:
-            flush(staged, out, place, n)
+        normalize_to(run_src, run_residual, cut(out, place, n), n, high, rest, scale, gain, shifts, activation, streaming)
         left -= n
         i += n
         if i == inner:
@@ -182,11 +180,10 @@ def planar_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, eps, 
     if table[PROBLEM, BATCH] == 1 and 1 < table[PROBLEM, RUN] == inner <= SHORT_PLANE and table[PROBLEM, STREAM] == 0:
         apply_to_short_planes(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, done, end)
         return
-    staged = staging(out, table[PROBLEM, STREAM])
     b, o, c, i = plane_at(table, done)
     while done < end:
         n = min(inner - i, end - done)
-        apply_to_span(src, residual, out, staged, mean, low, spread, gamma, beta, eps, activation, table, b, c, o, i, n)
+        apply_to_span(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, b, c, o, i, n)
         done += n
         b, o, c = next_plane(outer, channel, b, o, c)
         i = 0
@@ -222,7 +219,7 @@ def column_parameters(parameters, table, b, column, n, mean, low, spread, gamma,
 
 
 @chunk_body
-def apply_to_rows(src, residual, out, staged, parameters, gamma, beta, first, places, steps, n_rows, n, streaming, activation):
+def apply_to_rows(src, residual, out, parameters, gamma, beta, first, places, steps, n_rows, n, streaming, activation):
     """n columns of every row, the first of which has number `first`."""
     wide_vectors()
     high, low, scale, shift = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
@@ -230,18 +227,15 @@ def apply_to_rows(src, residual, out, staged, parameters, gamma, beta, first, pl
     # L1, and inference on (100352, 64) took 1.3 times as long.
     for line in range(n_rows):
         run_src, run_residual, run_out = rows_of(src, residual, out, places, steps, line, n)
-        target = cut(staged, 0, n) if streaming else run_out
         fetch_row(src, places[0] + (line + 1) * steps[0], n)
         if not streaming:
             fetch_row_to_write(out, places[2] + (line + 1) * steps[2], n)
         gain, shifts = gain_at(gamma, first + line), shifts_at(beta, shift, first + line)
-        normalize_run(run_src, run_residual, target, n, high, low, scale, gain, shifts, activation)
-        if streaming:
-            flush(staged, out, places[2] + line * steps[2], n)
+        normalize_to(run_src, run_residual, run_out, n, high, low, scale, gain, shifts, activation, streaming)
 
 
 @chunk_body
-def apply_to_block(src, residual, out, staged, parameters, gamma, beta, activation, table, b, column, n, begin, end):
+def apply_to_block(src, residual, out, parameters, gamma, beta, activation, table, b, column, n, begin, end):
     """Rows begin to end of the n columns from `column` on."""
     compact()
     fold = fold_within(table, n, table[PROBLEM, TILE])
@@ -258,7 +252,7 @@ def apply_to_block(src, residual, out, staged, parameters, gamma, beta, activati
             column_place(table, OUT, b, first, column),
         )
         steps = (table[SRC, STEP_OUTER] * times, table[EXTRA, STEP_OUTER] * times, table[OUT, STEP_OUTER] * times)
-        apply_to_rows(src, residual, out, staged, parameters, gamma, beta, first, places, steps, n_rows, n * times, streaming, activation)
+        apply_to_rows(src, residual, out, parameters, gamma, beta, first, places, steps, n_rows, n * times, streaming, activation)
 
 
 @chunk_body
@@ -267,7 +261,6 @@ def interleaved_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, 
     cuts = table[PROBLEM, CUTS]
     n_units = units_of_columns(table)
     first, last = span(n_units, table[PROBLEM, CHUNKS], chunk)
-    staged = staging(out, table[PROBLEM, STREAM])
     parameters = vectors(zero_of(src), 4, table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD])
     for k in range(first, last):
         unit = k
@@ -275,7 +268,7 @@ def interleaved_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, 
         b, column, n = tile_of_columns(table, tile)
         begin, end = row_span(table, unit - tile * cuts)
         column_parameters(parameters, table, b, column, n, mean, low, spread, gamma, beta, eps)
-        apply_to_block(src, residual, out, staged, parameters, gamma, beta, activation, table, b, column, n, begin, end)
+        apply_to_block(src, residual, out, parameters, gamma, beta, activation, table, b, column, n, begin, end)
     fence()
 
 

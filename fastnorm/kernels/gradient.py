@@ -12,10 +12,9 @@ from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.affine import split_mean
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.gradient import GradientSums, add_sums, mean_terms
-from fastnorm.element.storage import as_compute, at_once, cut, flush, row, zero_of
+from fastnorm.element.storage import as_compute, at_once, cut, row, zero_of
 from fastnorm.kernels.dealing import deal
-from fastnorm.kernels.scratch import staging
-from fastnorm.kernels.tile import gradient_of_run, gradient_sums_of_run
+from fastnorm.kernels.tile import gradient_sums_of_run, gradient_to
 from fastnorm.kernels.walk import elements_per_statistic, parameters_per_statistic, position, span
 from fastnorm.plan.table import (
     BATCH,
@@ -85,7 +84,7 @@ def sums_of_span(grad, src, residual, mean, rstd, gamma, beta, activation, table
 
 
 @chunk_body
-def gradient_of_span(grad, src, residual, out, grad_residual, staged, mean, rstd, gamma, beta, activation, terms, table, b, p, begin, end):
+def gradient_of_span(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, terms, table, b, p, begin, end):
     """Elements begin to end of parameter p in batch b, backwards: the sums have just been the other way."""
     wide_vectors()
     zero = zero_of(src)
@@ -107,11 +106,10 @@ def gradient_of_span(grad, src, residual, out, grad_residual, staged, mean, rstd
         run_src = cut(src, position(table, SRC, b, o, c, i), n)
         run_residual = cut(residual, position(table, EXTRA, b, o, c, i), n)
         extra = cut(grad_residual, position(table, GRAD_EXTRA, b, o, c, i), n)
-        place = position(table, OUT, b, o, c, i)
-        target = cut(staged, 0, n) if streaming else cut(out, place, n)
-        gradient_of_run(run_grad, run_src, run_residual, target, extra, n, high, low, scale, None, shift, offset, slope, activation)
-        if streaming:
-            flush(staged, out, place, n)
+        target = cut(out, position(table, OUT, b, o, c, i), n)
+        gradient_to(
+            run_grad, run_src, run_residual, target, extra, n, high, low, scale, None, shift, offset, slope, activation, streaming,
+        )  # fmt: skip
         left -= n
         if last == 0:
             o, last = o - 1, run
@@ -189,7 +187,6 @@ def planar_gradient_chunk(grad, src, residual, out, grad_residual, mean, rstd, g
     params = table[PROBLEM, CHANNEL] * segments
     n_units = table[PROBLEM, BATCH] * params * cuts
     first, last = span(n_units, table[PROBLEM, CHUNKS], chunk)
-    staged = staging(out, table[PROBLEM, STREAM])
     for k in range(first, last):
         unit = n_units - 1 - k  # the sums ended there
         q = unit // cuts
@@ -197,7 +194,7 @@ def planar_gradient_chunk(grad, src, residual, out, grad_residual, mean, rstd, g
         b = q // params
         terms = terms_of_statistic(table, q // segments, sums, rstd, gamma, training)
         gradient_of_span(
-            grad, src, residual, out, grad_residual, staged, mean, rstd, gamma, beta, activation, terms,
+            grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, terms,
             table, b, q - b * params, begin, end,
         )  # fmt: skip
     fence()
@@ -217,7 +214,6 @@ def planar_backward_chunk(grad, src, residual, out, grad_residual, mean, rstd, g
     segments = parameters_per_statistic(table)
     n = table[PROBLEM, OUTER] * table[PROBLEM, RUN]
     first, last = span(table[PROBLEM, BATCH] * channel, table[PROBLEM, CHUNKS], chunk)
-    staged = staging(out, table[PROBLEM, STREAM])
     for stat in range(first, last):
         b = stat // channel
         p = (stat - b * channel) * segments
@@ -231,7 +227,7 @@ def planar_backward_chunk(grad, src, residual, out, grad_residual, mean, rstd, g
         terms = terms_of_statistic(table, stat, sums, rstd, gamma, training)
         for k in range(segments - 1, -1, -1):
             gradient_of_span(
-                grad, src, residual, out, grad_residual, staged, mean, rstd, gamma, beta, activation, terms,
+                grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, terms,
                 table, b, p + k, 0, n,
             )  # fmt: skip
     fence()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.bits import compact, fence, wide_vectors
-from fastnorm.element.storage import as_compute, cut, flush, row, zero_of
+from fastnorm.element.storage import as_compute, cut, row, zero_of
 from fastnorm.kernels.columns import clear, copy_run, gradient_sums_of_rows, repeat, unfold_sums
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.gradient import forward_parameters, record_sums, terms_of_statistic
 from fastnorm.kernels.prefetch import fetch_row, fetch_row_to_write
-from fastnorm.kernels.scratch import staging, vectors
-from fastnorm.kernels.tile import gradient_of_run
+from fastnorm.kernels.scratch import vectors
+from fastnorm.kernels.tile import gradient_to
 from fastnorm.kernels.walk import (
     column_place,
     fold_within,
@@ -108,14 +108,14 @@ def sums_of_block(grad, src, residual, parameters, activation, table, b, column,
 
 
 @chunk_body
-def gradient_of_row(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation):
+def gradient_of_row(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation, streaming):
     """By itself, as `normalize_row`."""
     wide_vectors()
-    gradient_of_run(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation)
+    gradient_to(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation, streaming)
 
 
 @loop
-def gradient_of_rows(grad, src, residual, out, grad_residual, staged, parameters, places, steps, n_rows, n, streaming, activation):
+def gradient_of_rows(grad, src, residual, out, grad_residual, parameters, places, steps, n_rows, n, streaming, activation):
     """Rows backwards; n columns of each."""
     high, low, scale, shift = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
     offset, slope = row(parameters, 4), row(parameters, 5)
@@ -126,18 +126,18 @@ def gradient_of_rows(grad, src, residual, out, grad_residual, staged, parameters
         run_residual = cut(residual, places[2] + line * steps[2], n)
         place = places[3] + line * steps[3]
         extra = cut(grad_residual, places[4] + line * steps[4], n)
-        target = cut(staged, 0, n) if streaming else cut(out, place, n)
+        target = cut(out, place, n)
         fetch_row(grad, places[0] + (line + 1) * steps[0], n)
         fetch_row(src, places[1] + (line + 1) * steps[1], n)
         if not streaming:
             fetch_row_to_write(out, place + steps[3], n)
-        gradient_of_row(run_grad, run_src, run_residual, target, extra, n, high, low, scale, None, shift, offset, slope, activation)
-        if streaming:
-            flush(staged, out, place, n)
+        gradient_of_row(
+            run_grad, run_src, run_residual, target, extra, n, high, low, scale, None, shift, offset, slope, activation, streaming,
+        )  # fmt: skip
 
 
 @chunk_body
-def gradient_of_block(grad, src, residual, out, grad_residual, staged, parameters, activation, table, b, column, n, begin, end):
+def gradient_of_block(grad, src, residual, out, grad_residual, parameters, activation, table, b, column, n, begin, end):
     """Rows begin to end of the n columns from `column` on."""
     compact()
     fold = fold_within(table, n, table[PROBLEM, TILE])
@@ -163,7 +163,7 @@ def gradient_of_block(grad, src, residual, out, grad_residual, staged, parameter
             column_place(table, GRAD_EXTRA, b, first, column),
         )
         gradient_of_rows(
-            grad, src, residual, out, grad_residual, staged, parameters, places,
+            grad, src, residual, out, grad_residual, parameters, places,
             steps if part == 0 else folded_steps, n_rows, n if part == 0 else n * fold, streaming, activation,
         )  # fmt: skip
 
@@ -201,7 +201,6 @@ def interleaved_gradient_chunk(grad, src, residual, out, grad_residual, mean, rs
     cuts = table[PROBLEM, CUTS]
     n_units = units_of_columns(table)
     first, last = span(n_units, table[PROBLEM, CHUNKS], chunk)
-    staged = staging(out, table[PROBLEM, STREAM])
     parameters = vectors(zero_of(src), 6, table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD])
     for k in range(first, last):
         unit = n_units - 1 - k  # the sums ended there
@@ -210,7 +209,7 @@ def interleaved_gradient_chunk(grad, src, residual, out, grad_residual, mean, rs
         begin, end = row_span(table, unit - tile * cuts)
         column_forward_parameters(parameters, table, b, column, n, mean, rstd, gamma, beta)
         column_terms(parameters, table, b, column, n, sums, rstd, gamma, training)
-        gradient_of_block(grad, src, residual, out, grad_residual, staged, parameters, activation, table, b, column, n, begin, end)
+        gradient_of_block(grad, src, residual, out, grad_residual, parameters, activation, table, b, column, n, begin, end)
     fence()
 
 
@@ -228,7 +227,6 @@ def interleaved_backward_chunk(grad, src, residual, out, grad_residual, mean, rs
     width = table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD]
     run, outer = table[PROBLEM, RUN], table[PROBLEM, OUTER]
     params = table[PROBLEM, CHANNEL] * parameters_per_statistic(table)
-    staged = staging(out, table[PROBLEM, STREAM])
     parameters = vectors(zero_of(src), 6, width)
     running = vectors(zero_of(src), 2, width)
     totals = vectors(0.0, 2, width)
@@ -238,7 +236,7 @@ def interleaved_backward_chunk(grad, src, residual, out, grad_residual, mean, rs
         sums_of_block(grad, src, residual, parameters, activation, table, b, column, n, 0, outer, totals, running)
         record_sums(sums, b * params + column // run, totals, n, run)
         column_terms(parameters, table, b, column, n, sums, rstd, gamma, training)
-        gradient_of_block(grad, src, residual, out, grad_residual, staged, parameters, activation, table, b, column, n, 0, outer)
+        gradient_of_block(grad, src, residual, out, grad_residual, parameters, activation, table, b, column, n, 0, outer)
     fence()
 
 

@@ -12,14 +12,15 @@ from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.bits import fence, wide_vectors
 from fastnorm.element.gradient import GradientSums, add_sums, mean_terms
 from fastnorm.element.parameters import gain_of, shift_of
-from fastnorm.element.storage import as_compute, at_once, cut, flush, row, zero_of
+from fastnorm.element.storage import as_compute, at_once, cut, row, zero_of
+from fastnorm.element.streaming import before_line
 from fastnorm.kernels.apply import mean_parts
 from fastnorm.kernels.columns import ROWS, add_run, clear
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.normalize import next_statistic
-from fastnorm.kernels.prefetch import AHEAD, PIECE, fetch_run, fetch_run_to_write
-from fastnorm.kernels.scratch import staging, vectors
-from fastnorm.kernels.tile import gradient_of_run, gradient_sums_and_parameters
+from fastnorm.kernels.prefetch import AHEAD, PIECE, fetch_edges_to_write, fetch_run, fetch_run_to_write
+from fastnorm.kernels.scratch import vectors
+from fastnorm.kernels.tile import gradient_sums_and_parameters, gradient_to
 from fastnorm.kernels.walk import elements_per_statistic, position, run_length, run_length_before, span
 from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, CUTS, GRAD, INNER, OUT, PARAM, PROBLEM, SRC, STREAM
 
@@ -67,7 +68,7 @@ def terms_about(mean, sums, count, rstd):
 
 
 @loop
-def gradient_of_elements(grad, src, out, staged, mean, rstd, gamma, beta, activation, terms, table, stat, begin, end):
+def gradient_of_elements(grad, src, out, mean, rstd, gamma, beta, activation, terms, table, stat, begin, end):
     """Backwards: the sums have just been the other way. Of the next statistic what its sums read first is fetched."""
     zero = zero_of(src)
     channel, inner = table[PROBLEM, CHANNEL], table[PROBLEM, INNER]
@@ -84,19 +85,20 @@ def gradient_of_elements(grad, src, out, staged, mean, rstd, gamma, beta, activa
         o = (at - 1) // inner
         n = min(run_length_before(table, at - o * inner, at - begin), PIECE)
         i = at - o * inner - n
+        if streaming:  # a piece begins at a line
+            head = before_line(out, position(table, OUT, b, o, c, i))
+            if i > 0 and n > head:
+                i, n = i + head, n - head
         fetch_run(src, next_src + end - at, n)
         fetch_run(grad, next_grad + end - at, n)
         if not streaming:
             fetch_run_to_write(out, position(table, OUT, b, o, c, 0), max(0, i - AHEAD), i - AHEAD + n)
         param = position(table, PARAM, b, o, c, i)
-        place = position(table, OUT, b, o, c, i)
-        target = cut(staged, 0, n) if streaming else cut(out, place, n)
-        gradient_of_run(
+        target = cut(out, position(table, OUT, b, o, c, i), n)
+        gradient_to(
             cut(grad, position(table, GRAD, b, o, c, i), n), cut(src, position(table, SRC, b, o, c, i), n), None, target, None, n,
-            high, low, scale, gain_of(gamma, param, n), shift_of(beta, zero, param, n), offset, slope, activation,
+            high, low, scale, gain_of(gamma, param, n), shift_of(beta, zero, param, n), offset, slope, activation, streaming,
         )  # fmt: skip
-        if streaming:
-            flush(staged, out, place, n)
         at -= n
 
 
@@ -114,7 +116,6 @@ def elements_backward_chunk(grad, src, out, mean, rstd, gamma, beta, activation,
     wide_vectors()
     first, last = span(table[PROBLEM, BATCH] * table[PROBLEM, CHANNEL], table[PROBLEM, CHUNKS], chunk)
     n, parameters = elements_per_statistic(table), totals.shape[2]
-    staged = staging(out, table[PROBLEM, STREAM])
     running = vectors(zero_of(src), 2, parameters)
     total = totals[chunk]
     for field in range(2):
@@ -124,12 +125,14 @@ def elements_backward_chunk(grad, src, out, mean, rstd, gamma, beta, activation,
     unsettled = 0
     channel, inner, streaming = table[PROBLEM, CHANNEL], table[PROBLEM, INNER], table[PROBLEM, STREAM] != 0
     for stat in range(first, last):
-        if not streaming:
-            place = position(table, OUT, stat // channel, 0, stat - stat // channel * channel, 0)
+        place = position(table, OUT, stat // channel, 0, stat - stat // channel * channel, 0)
+        if streaming:
+            fetch_edges_to_write(out, place, inner)
+        else:
             fetch_run_to_write(out, place, max(0, inner - AHEAD), inner)
         sums = sums_of_elements(grad, src, mean, rstd, gamma, beta, activation, running, 0, table, stat, 0, n)
         terms = terms_about(mean, sums, float(n), rstd[stat])
-        gradient_of_elements(grad, src, out, staged, mean, rstd, gamma, beta, activation, terms, table, stat, 0, n)
+        gradient_of_elements(grad, src, out, mean, rstd, gamma, beta, activation, terms, table, stat, 0, n)
         unsettled += additions
         if unsettled >= ROWS or stat + 1 == last:
             settle(total, running, parameters)
@@ -173,10 +176,9 @@ def elements_gradient_chunk(grad, src, out, mean, rstd, gamma, beta, activation,
     wide_vectors()
     n = elements_per_statistic(table)
     begin, end = span(n, table[PROBLEM, CUTS], chunk)
-    staged = staging(out, table[PROBLEM, STREAM])
     for stat in range(table[PROBLEM, BATCH] * table[PROBLEM, CHANNEL] - 1, -1, -1):
         terms = terms_about(mean, GradientSums(sums[0, stat], sums[1, stat]), float(n), rstd[stat])
-        gradient_of_elements(grad, src, out, staged, mean, rstd, gamma, beta, activation, terms, table, stat, begin, end)
+        gradient_of_elements(grad, src, out, mean, rstd, gamma, beta, activation, terms, table, stat, begin, end)
     fence()
 
 

@@ -11,13 +11,13 @@ from fastnorm.element.affine import centred
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.gradient import GradientSums, weighted
 from fastnorm.element.parameters import gain_at, shifts_at
-from fastnorm.element.storage import as_compute, cut, flush, load, row, zero_of
+from fastnorm.element.storage import as_compute, cut, load, row, zero_of
 from fastnorm.kernels.apply import put_mean_parts
 from fastnorm.kernels.columns import ROWS, add_run, clear
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.gradient_columns import gradient_of_row
 from fastnorm.kernels.gradient_elements import terms_about
-from fastnorm.kernels.scratch import staging, vectors
+from fastnorm.kernels.scratch import vectors
 from fastnorm.kernels.tile import gradient_into
 from fastnorm.kernels.walk import column_place, span, tile_of_columns, units_of_columns
 from fastnorm.plan.table import CHANNEL, CHUNKS, COLUMNS, GRAD, OUT, OUTER, PROBLEM, SRC, STREAM
@@ -95,7 +95,6 @@ def lines_backward_chunk(grad, src, out, mean, rstd, gamma, beta, activation, to
     first, last = span(units_of_columns(table), table[PROBLEM, CHUNKS], chunk)
     width, outer = table[PROBLEM, COLUMNS], table[PROBLEM, OUTER]
     streaming = table[PROBLEM, STREAM] != 0
-    staged = staging(out, table[PROBLEM, STREAM])
     parameters = vectors(zero_of(src), 6, width)
     running = vectors(zero_of(src), 2, width)
     of_columns = vectors(0.0, 2, width)
@@ -107,14 +106,11 @@ def lines_backward_chunk(grad, src, out, mean, rstd, gamma, beta, activation, to
         sums_of_lines(grad, src, parameters, gamma, beta, activation, table, b, column, n, running, of_columns, totals[tile])
         line_terms(parameters, table, b, column, n, mean, rstd, of_columns)
         for o in range(outer - 1, -1, -1):  # backwards: the sums ended there
-            place = column_place(table, OUT, b, o, column)
-            target = cut(staged, 0, n) if streaming else cut(out, place, n)
+            target = cut(out, column_place(table, OUT, b, o, column), n)
             gradient_of_row(
                 cut(grad, column_place(table, GRAD, b, o, column), n), cut(src, column_place(table, SRC, b, o, column), n),
-                None, target, None, n, high, low, scale, gain_at(gamma, o), shifts_at(beta, zero, o), offset, slope, activation,
+                None, target, None, n, high, low, scale, gain_at(gamma, o), shifts_at(beta, zero, o), offset, slope, activation, streaming,
             )  # fmt: skip
-            if streaming:
-                flush(staged, out, place, n)
     fence()
 
 

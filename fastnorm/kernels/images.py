@@ -9,7 +9,8 @@ from __future__ import annotations
 from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.affine import affine
 from fastnorm.element.bits import compact, fence, wide_vectors
-from fastnorm.element.storage import as_compute, at, cut, flush, load, row, write
+from fastnorm.element.storage import as_compute, at, cut, load, row, write
+from fastnorm.element.streaming import flush
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.scratch import staging
 from fastnorm.kernels.walk import position, span

@@ -1,6 +1,8 @@
 """Moments and their application in one launch: while a statistic's elements are in cache.
 
-centre : None where deviations are from zero (RMS norm), anything where they are from the mean
+centre  : None where deviations are from zero (RMS norm), anything where they are from the mean
+streams : of rows, None where stores go through the caches, anything where they bypass them: a branch cost rows of 1 to 64
+          elements half of their speed
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.moments import EMPTY, about_shift, merge, reciprocal_std, rounded_mean, variance
 from fastnorm.element.parameters import either, gain_of, only_with, only_without, shift_of
 from fastnorm.element.storage import cut, row, subrun, zero_of
+from fastnorm.element.streaming import before_line
 from fastnorm.kernels.apply import apply_to_block, apply_to_span, column_parameters, mean_parts, parameters_of
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, moments_of_block, moments_of_span, record, record_columns
-from fastnorm.kernels.prefetch import AHEAD, PIECE, fetch_run, fetch_run_to_write
-from fastnorm.kernels.scratch import staging, vectors
-from fastnorm.kernels.tile import normalize_run, sum_of_runs, sums_about_guess
+from fastnorm.kernels.prefetch import AHEAD, PIECE, fetch_edges_to_write, fetch_run, fetch_run_to_write
+from fastnorm.kernels.scratch import vectors
+from fastnorm.kernels.tile import normalize_run, normalize_to, sum_of_runs, sums_about_guess
 from fastnorm.kernels.walk import elements_per_statistic, position, span, tile_of_columns, units_of_columns
 from fastnorm.plan.table import (
     BATCH,
@@ -38,7 +41,6 @@ from fastnorm.plan.table import (
     RUN,
     SRC,
     STEP_CHANNEL,
-    STREAM,
 )
 
 # Elements of a block of short rows: their sums do not wait for each other.
@@ -68,7 +70,6 @@ def planar_normalize_chunk(src, residual, out, stats, gamma, beta, centre, eps, 
     cuts, channel = table[PROBLEM, CUTS], table[PROBLEM, CHANNEL]
     first, last = span(table[PROBLEM, BATCH] * channel, table[PROBLEM, CHUNKS], chunk)
     n = elements_per_statistic(table)
-    staged = staging(out, table[PROBLEM, STREAM])
     mean, low = means_of(stats, centre)
     rstd = row(stats, RSTD)
     for stat in range(first, last):
@@ -79,7 +80,7 @@ def planar_normalize_chunk(src, residual, out, stats, gamma, beta, centre, eps, 
             begin, end = span(n, cuts, part)
             moments = merge(moments, moments_of_span(src, centre, table, b, c, begin, end))
         record(stats, stat, moments, eps)
-        apply_to_span(src, residual, out, staged, mean, low, rstd, gamma, beta, None, activation, table, b, c, 0, 0, n)
+        apply_to_span(src, residual, out, mean, low, rstd, gamma, beta, None, activation, table, b, c, 0, 0, n)
     fence()
 
 
@@ -89,7 +90,7 @@ def planar_normalize(crew, src, residual, out, stats, gamma, beta, centre, eps, 
 
 
 @loop
-def normalize_line(line, residual, target, rstd, high, low, gamma, beta, activation, table, b, c, run, src, ahead):
+def normalize_line(line, residual, target, rstd, high, low, gamma, beta, activation, streams, table, b, c, run, src, ahead):
     """One run that is a whole statistic: its elements share parameters by `run`, but those that have their own.
 
     What lies `ahead` is fetched piece by piece.
@@ -101,12 +102,16 @@ def normalize_line(line, residual, target, rstd, high, low, gamma, beta, activat
         end = segment + run
         at = segment
         while at < end:
-            n = min(PIECE, end - at)
+            n = min(PIECE if streams is None else PIECE + before_line(target, at), end - at)
             fetch_run(src, ahead + at, n)
-            fetch_run_to_write(target, 0, at + AHEAD, min(at + AHEAD + n, inner))
             gain, shifts = gain_of(gamma, param + at, n), shift_of(beta, shift, param + at, n)
             extra = cut(residual, position(table, EXTRA, b, 0, c, at), n)
-            normalize_run(subrun(line, at, n), extra, subrun(target, at, n), n, high, low, scale, gain, shifts, activation)
+            piece, of_target = subrun(line, at, n), subrun(target, at, n)
+            if streams is None:
+                fetch_run_to_write(target, 0, at + AHEAD, min(at + AHEAD + n, inner))
+                normalize_run(piece, extra, of_target, n, high, low, scale, gain, shifts, activation)
+            else:
+                normalize_to(piece, extra, of_target, n, high, low, scale, gain, shifts, activation, True)
             at += n
         segment = end
         param += 1
@@ -142,7 +147,7 @@ def next_statistic(b, c, channel):
 
 
 @loop
-def normalize_block(src, residual, out, total, stats, gamma, beta, centre, activation, table, begin, end, b, c, run):
+def normalize_block(src, residual, out, total, stats, gamma, beta, centre, activation, streams, table, begin, end, b, c, run):
     """Statistics begin to end, the first of which is (b, c)."""
     channel, inner, zero = table[PROBLEM, CHANNEL], table[PROBLEM, INNER], zero_of(src)
     mean, low = means_of(stats, centre)
@@ -152,12 +157,14 @@ def normalize_block(src, residual, out, total, stats, gamma, beta, centre, activ
         target = cut(out, position(table, OUT, b, 0, c, 0), inner)
         line = cut(src, position(table, SRC, b, 0, c, 0), inner)
         line = either(cut(total, position(table, GRAD_EXTRA, b, 0, c, 0), inner), line)
-        normalize_line(line, residual, target, stats[RSTD, stat], high, rest, gamma, beta, activation, table, b, c, run, src, ahead)
+        normalize_line(
+            line, residual, target, stats[RSTD, stat], high, rest, gamma, beta, activation, streams, table, b, c, run, src, ahead,
+        )  # fmt: skip
         b, c = next_statistic(b, c, channel)
 
 
 @chunk_body
-def rows_normalize_chunk(src, extra, out, total, stats, gamma, beta, centre, eps, activation, table, chunk):
+def rows_normalize_chunk(src, extra, out, total, stats, gamma, beta, centre, eps, activation, streams, table, chunk):
     """A statistic is one run; a block of them stays in L1 from the moments to the output.
 
     out   : None for the moments alone
@@ -177,18 +184,25 @@ def rows_normalize_chunk(src, extra, out, total, stats, gamma, beta, centre, eps
         of_b, of_c = b, c
         for stat in range(begin, end):
             if out is not None:
-                fetch_run_to_write(out, position(table, OUT, of_b, 0, of_c, 0), 0, min(inner, AHEAD))
+                place = position(table, OUT, of_b, 0, of_c, 0)
+                if streams is None:
+                    fetch_run_to_write(out, place, 0, min(inner, AHEAD))
+                else:
+                    fetch_edges_to_write(out, place, inner)
             sums_of_row(src, addend, total, stats, centre, table, stat, of_b, of_c, inner)
             of_b, of_c = next_statistic(of_b, of_c, channel)
         settle_rows(stats, begin, end - begin, inner, eps)
         if out is not None:
-            normalize_block(src, residual, out, total, stats, gamma, beta, centre, activation, table, begin, end, b, c, run)
+            normalize_block(src, residual, out, total, stats, gamma, beta, centre, activation, streams, table, begin, end, b, c, run)
         b, c = of_b, of_c
+    if streams is not None:
+        fence()
 
 
 @driver
-def rows_normalize(crew, src, extra, out, total, stats, gamma, beta, centre, eps, activation, table):
-    deal(crew, rows_normalize_chunk, table[PROBLEM, CHUNKS], (src, extra, out, total, stats, gamma, beta, centre, eps, activation, table))
+def rows_normalize(crew, src, extra, out, total, stats, gamma, beta, centre, eps, activation, streams, table):
+    arguments = (src, extra, out, total, stats, gamma, beta, centre, eps, activation, streams, table)
+    deal(crew, rows_normalize_chunk, table[PROBLEM, CHUNKS], arguments)
 
 
 @chunk_body
@@ -197,7 +211,6 @@ def interleaved_normalize_chunk(src, residual, out, stats, gamma, beta, centre, 
     compact()
     first, last = span(units_of_columns(table), table[PROBLEM, CHUNKS], chunk)
     width = table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD]
-    staged = staging(out, table[PROBLEM, STREAM])
     moments = vectors(0.0, 4, width)
     block_moments = vectors(0.0, 4, width)
     sums = vectors(zero_of(src), 3, width)
@@ -210,7 +223,7 @@ def interleaved_normalize_chunk(src, residual, out, stats, gamma, beta, centre, 
         count = moments_of_block(src, centre, table, b, column, n, 0, outer, moments, block_moments, sums)
         record_columns(stats, b * table[PROBLEM, CHANNEL] + column // inner, count, moments, n, inner, eps)
         column_parameters(parameters, table, b, column, n, mean, low, rstd, gamma, beta, None)
-        apply_to_block(src, residual, out, staged, parameters, gamma, beta, activation, table, b, column, n, 0, outer)
+        apply_to_block(src, residual, out, parameters, gamma, beta, activation, table, b, column, n, 0, outer)
     fence()
 
 

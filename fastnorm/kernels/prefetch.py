@@ -37,6 +37,14 @@ def fetch_run_to_write(storage, place, begin, end):
 
 
 @loop
+def fetch_edges_to_write(storage, place, n):
+    """The first and the last line of a run, where others are stored without them: waiting for two lines of 17, rows of 256 took as long
+    as all lines through the caches."""
+    fetch_to_write(storage, place)
+    fetch_to_write(storage, place + n - 1)
+
+
+@loop
 def fetch_row(storage, place, n):
     """The next row of columns."""
     if n <= SHORT_ROW:

@@ -8,7 +8,9 @@ from fastnorm.element.affine import affine, centred, distance, origin_near
 from fastnorm.element.gradient import GradientSums, input_gradient, weighted
 from fastnorm.element.moments import about_shift, lopsided
 from fastnorm.element.parameters import either
-from fastnorm.element.storage import as_compute, at, at_once, load, store, write, zero_of
+from fastnorm.element.storage import as_compute, at, at_once, load, store, subrun, write, zero_of
+from fastnorm.element.streaming import BLOCK as STREAMED
+from fastnorm.element.streaming import before_line, block_of, flush, stream_block
 
 # Elements whose squares are summed in float32: 16 to a vector lane. One outlier absorbs at most
 # 16 half roundings of its own square: 5e-7 of the variance.
@@ -129,6 +131,39 @@ def normalize_run(run, residual, out, n, high, low, scale, gain, shift, activati
 
 
 @loop
+def blocks_within(out, n):
+    """Elements of a run before its first cache line, and before what is left behind the last block that begins at one."""
+    head = min(before_line(out, 0), n)
+    return head, head + (n - head) // STREAMED * STREAMED
+
+
+@loop
+def normalize_to(run, residual, out, n, high, low, scale, gain, shift, activation, streaming):
+    """As `normalize_run`; with stores that bypass the caches if `streaming`.
+
+    Straight from registers: staged in L1 and copied, every element takes two places in the queue of stores, and layer norm
+    of (16384, 1024) took 5.7 instead of 3.2 ms, of (65536, 256) 3.7 instead of 2.7 (two cores of a Zen 4).
+    """
+    begin, end = blocks_within(out, n) if streaming else (n, n)
+    edge = block_of(out)
+    for part in range(2):  # before the blocks and behind them; or all
+        at, m = (0, begin) if part == 0 else (end, n - end)
+        target = edge if streaming else subrun(out, at, m)
+        of_high, of_low, of_scale = subrun(high, at, m), subrun(low, at, m), subrun(scale, at, m)
+        of_gain, of_shift = subrun(gain, at, m), subrun(shift, at, m)
+        normalize_run(subrun(run, at, m), subrun(residual, at, m), target, m, of_high, of_low, of_scale, of_gain, of_shift, activation)
+        if streaming:
+            flush(edge, out, at, m)
+    block = block_of(out)
+    for at in range(begin, end, STREAMED):
+        of_high, of_low, of_scale = subrun(high, at, STREAMED), subrun(low, at, STREAMED), subrun(scale, at, STREAMED)
+        of_gain, of_shift = subrun(gain, at, STREAMED), subrun(shift, at, STREAMED)
+        of_residual = subrun(residual, at, STREAMED)
+        normalize_run(subrun(run, at, STREAMED), of_residual, block, STREAMED, of_high, of_low, of_scale, of_gain, of_shift, activation)
+        stream_block(block, out, at)
+
+
+@loop
 def gradient_into(grad, run, residual, i, distance, scale, gain, shift, activation):
     """Gradient of the pre-activation, which is recomputed: no mask is saved."""
     g = load(grad, i)
@@ -167,6 +202,31 @@ def gradient_sums_and_parameters(grad, run, n, high, low, scale, gain, shift, ac
         total += w
         product += w * d
     return GradientSums(float(total), float(product))
+
+
+@loop
+def gradient_to(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation, streaming):
+    """As `gradient_of_run`; out with stores as in `normalize_to`."""
+    begin, end = blocks_within(out, n) if streaming else (n, n)
+    edge = block_of(out)
+    for part in range(2):
+        at, m = (0, begin) if part == 0 else (end, n - end)
+        target = edge if streaming else subrun(out, at, m)
+        gradient_of_run(
+            subrun(grad, at, m), subrun(run, at, m), subrun(residual, at, m), target, subrun(grad_residual, at, m), m,
+            subrun(high, at, m), subrun(low, at, m), subrun(scale, at, m), subrun(gain, at, m), subrun(shift, at, m),
+            subrun(offset, at, m), subrun(slope, at, m), activation,
+        )  # fmt: skip
+        if streaming:
+            flush(edge, out, at, m)
+    block, m = block_of(out), STREAMED
+    for at in range(begin, end, STREAMED):
+        gradient_of_run(
+            subrun(grad, at, m), subrun(run, at, m), subrun(residual, at, m), block, subrun(grad_residual, at, m), m,
+            subrun(high, at, m), subrun(low, at, m), subrun(scale, at, m), subrun(gain, at, m), subrun(shift, at, m),
+            subrun(offset, at, m), subrun(slope, at, m), activation,
+        )  # fmt: skip
+        stream_block(block, out, at)
 
 
 @loop

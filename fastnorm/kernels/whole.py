@@ -106,7 +106,7 @@ def normalize_rows(crew, x, gamma, beta, out, stats, centre, eps, table):
     n = table[PROBLEM, INNER]
     if not (agree(x, out) and fits(gamma, n, out) and fits(beta, n, out)):
         return False
-    rows_normalize(crew, x.reshape(-1), None, out.reshape(-1), None, stats, along(gamma, x), along(beta, x), centre, eps, None, table)
+    rows_normalize(crew, x.reshape(-1), None, out.reshape(-1), None, stats, along(gamma, x), along(beta, x), centre, eps, None, None, table)
     return True
 
 
@@ -120,7 +120,7 @@ def groups_fit(x, gamma, beta, out, table):
 def normalize_group_rows(crew, x, gamma, beta, out, stats, eps, table):
     if not groups_fit(x, gamma, beta, out, table):
         return False
-    rows_normalize(crew, x.reshape(-1), None, out.reshape(-1), None, stats, double(gamma), double(beta), 0, eps, None, table)
+    rows_normalize(crew, x.reshape(-1), None, out.reshape(-1), None, stats, double(gamma), double(beta), 0, eps, None, None, table)
     return True
 
 

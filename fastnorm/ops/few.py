@@ -135,7 +135,8 @@ def find(x: Any, options: tuple[Any, ...]) -> Few | None:
 
 def offer(x: Any, options: tuple[Any, ...], name: str, problem: Problem) -> None:
     """Remember how this kind of call is planned. name : in kernels.whole"""
-    if x.size >= FEW_ELEMENTS or x.dtype.char not in "fd" or problem.detours:
+    streams = problem.schedule.rows and problem.schedule.stream  # takes another driver, and a millisecond
+    if x.size >= FEW_ELEMENTS or x.dtype.char not in "fd" or problem.detours or streams:
         return
     if len(_offered) >= _MOST:
         _offered.clear()

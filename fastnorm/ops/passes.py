@@ -128,7 +128,7 @@ def moments_pass(problem: Problem, eps: float, centre: Any) -> Callable[[Any], S
 
         def walk_rows(src: Any) -> Statistics:
             stats = np.empty((4, geometry.statistics))
-            rows(src, None, None, None, stats, None, None, centre, eps, None, table)
+            rows(src, None, None, None, stats, None, None, centre, eps, None, None, table)
             return stats
 
         return walk_rows
@@ -192,12 +192,13 @@ def normalize_pass(
         return in_two
     name = "rows" if schedule.rows else "planar" if schedule.planar else "interleaved"
     launch = Launch(problem, kernels.normalize, f"{name}_normalize")
+    streams = 0 if schedule.stream else None
 
     def in_one(operands: Storages, gamma: Any, beta: Any) -> Statistics:
         stats = np.empty(shape)
         src, out, extra, _, total = operands
         if schedule.rows:
-            launch(src, extra, out, total if adds else None, stats, gamma, beta, centre, eps, activation, table)
+            launch(src, extra, out, total if adds else None, stats, gamma, beta, centre, eps, activation, streams, table)
         else:
             launch(src, extra, out, stats, gamma, beta, centre, eps, activation, table)
         return stats

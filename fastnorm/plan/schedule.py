@@ -149,11 +149,8 @@ def _planar(geometry: Geometry, compute_bytes: int, n_threads: int, parallel: bo
     statistics = geometry.statistics
     balanced = not parallel or statistics >= 4 * n_threads or statistics % n_threads == 0
     tile = TILE_BYTES // compute_bytes
-    # Longer runs than a tile are summed in other pieces than by the split path: never a matter of threads. Of shorter ones
-    # the next is fetched while one is written; stores that stream gained nothing then, and cost 1.2 to 2.4 times for rows
-    # of 256 and 128. From 3072 on they gained 1.15 (two cores, 268 MB), and their branch cost short rows 1.5.
-    rows = two_phases and geometry.outer == 1 and geometry.inner <= (tile if stream else ROW_TILES * tile)
-    stream = stream and not rows
+    # Longer runs than a tile are summed in other pieces than by the split path: never a matter of threads.
+    rows = two_phases and geometry.outer == 1 and geometry.inner <= ROW_TILES * tile
     fused = rows or (two_phases and balanced)
     units = statistics if fused else statistics * cuts
     return Schedule(True, rows, fused, parallel, stream, cuts, _chunks(units, n_threads, parallel), 0, 1, tile)
