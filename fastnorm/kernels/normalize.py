@@ -20,7 +20,7 @@ from fastnorm.element.streaming import before_line
 from fastnorm.kernels.apply import apply_to_block, apply_to_span, column_parameters, mean_parts, parameters_of
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, moments_of_block, moments_of_span, record, record_columns
-from fastnorm.kernels.prefetch import AHEAD, PIECE, fetch_edges_to_write, fetch_run, fetch_run_to_write
+from fastnorm.kernels.prefetch import AHEAD, PIECE, fetch_edges_to_write, fetch_run, fetch_run_anyway, fetch_run_to_write
 from fastnorm.kernels.scratch import vectors
 from fastnorm.kernels.tile import normalize_run, normalize_to, sum_of_runs, sums_about_guess
 from fastnorm.kernels.walk import elements_per_statistic, position, span, tile_of_columns, units_of_columns
@@ -103,7 +103,7 @@ def normalize_line(line, residual, target, rstd, high, low, gamma, beta, activat
         at = segment
         while at < end:
             n = min(PIECE if streams is None else PIECE + before_line(target, at), end - at)
-            fetch_run(src, ahead + at, n)
+            fetch_run_anyway(src, ahead + at, n)
             gain, shifts = gain_of(gamma, param + at, n), shift_of(beta, shift, param + at, n)
             extra = cut(residual, position(table, EXTRA, b, 0, c, at), n)
             piece, of_target = subrun(line, at, n), subrun(target, at, n)

@@ -10,7 +10,7 @@ import math
 from typing import NamedTuple
 
 from fastnorm.plan.geometry import Geometry
-from fastnorm.runtime.machine import last_level_cache_bytes, streaming_stores_pay
+from fastnorm.runtime.machine import is_amd, last_level_cache_bytes, streaming_stores_pay
 
 # Bytes of one run: with a staged copy it stays in a 32 KB L1.
 TILE_BYTES = 16384
@@ -53,6 +53,10 @@ PARALLEL_ELEMENTS = 32768
 # traffic: training of planes took 3.0 and, streaming, 2.4 ms, inference 2.5 and 2.0; of columns 3.6 and 3.8, 1.9 and 2.4;
 # backward of 77 MB 3.1 and 2.1 as planes, 4.0 and 3.2 as columns.
 PART_OF_CACHE = 2 / 3
+# The same for planes and rows that are read twice, on a Zen, where a loop over the same arrays of x, streaming, was faster by: layer
+# norm 0.85 (4 MB of x), 1.17 (6), 1.53 (8), its backward 1.03 (2), 1.6 (4 to 24); training of planes 0.97 (4), 1.33 (6), 1.4 (16), their
+# gradient 0.9 (2), 1.4 (4 to 8). Inference 0.67 to 0.79 (4 to 8), 1.2 (12).
+PART_OF_CACHE_READ_TWICE = 1 / 3
 # Bytes of a statistic (or column tile) that a second sweep still finds in L2.
 L2_BYTES = 1 << 20
 # Column tiles from which one launch with whole tiles keeps enough threads busy.
@@ -130,6 +134,8 @@ def make_schedule(
             units = geometry.batch * -(-geometry.columns // columns)
             schedule = schedule._replace(fused=True, cuts=1, columns=columns, chunks=_chunks(units, n_threads, parallel))
         return schedule
+    if two_phases and is_amd():
+        stream = traffic_bytes > cache_bytes * PART_OF_CACHE_READ_TWICE
     schedule = _planar(geometry, compute_bytes, n_threads, parallel, stream, two_phases)
     if accumulates and (per_element or (geometry.run == 1 and geometry.inner > 1)):
         return _accumulating(schedule, geometry, per_element)
