@@ -103,14 +103,15 @@ def normalize_line(line, residual, target, rstd, high, low, gamma, beta, activat
         at = segment
         while at < end:
             n = min(PIECE if streams is None else PIECE + before_line(target, at), end - at)
-            fetch_run_anyway(src, ahead + at, n)
             gain, shifts = gain_of(gamma, param + at, n), shift_of(beta, shift, param + at, n)
             extra = cut(residual, position(table, EXTRA, b, 0, c, at), n)
             piece, of_target = subrun(line, at, n), subrun(target, at, n)
             if streams is None:
+                fetch_run(src, ahead + at, n)
                 fetch_run_to_write(target, 0, at + AHEAD, min(at + AHEAD + n, inner))
                 normalize_run(piece, extra, of_target, n, high, low, scale, gain, shifts, activation)
             else:
+                fetch_run_anyway(src, ahead + at, n)
                 normalize_to(piece, extra, of_target, n, high, low, scale, gain, shifts, activation, True)
             at += n
         segment = end
