@@ -7,12 +7,16 @@ error. torch.compile keeps the norms in its graph as operators. torch.jit.script
 PyTorch and fastnorm have a pool of threads each, which take turns; `fastnorm.set_num_threads` sets the number of fastnorm's.
 """
 
+from fastnorm.interop.torch.blocks import batch_norm_act
 from fastnorm.interop.torch.conversion import convert, revert
 from fastnorm.interop.torch.functions import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
 from fastnorm.interop.torch.modules import (
     BatchNorm1d,
     BatchNorm2d,
     BatchNorm3d,
+    BatchNormAct1d,
+    BatchNormAct2d,
+    BatchNormAct3d,
     GroupNorm,
     InstanceNorm1d,
     InstanceNorm2d,
@@ -25,6 +29,9 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "BatchNormAct1d",
+    "BatchNormAct2d",
+    "BatchNormAct3d",
     "GroupNorm",
     "InstanceNorm1d",
     "InstanceNorm2d",
@@ -32,6 +39,7 @@ __all__ = [
     "LayerNorm",
     "RMSNorm",
     "batch_norm",
+    "batch_norm_act",
     "convert",
     "group_norm",
     "instance_norm",

@@ -24,8 +24,9 @@ grows from step to step, between PyTorch's own two memory formats too: that diff
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench resnet",
-        description="Train a ResNet-18 with the norms of PyTorch and with those of fastnorm.torch, in both memory formats: "
-        "that the losses are the same, and how long a step takes, whole and of the norm layers alone, inside fastnorm.recycle_outputs.",
+        description="Train a ResNet-18 with the norms of PyTorch, with those of fastnorm.torch, and with those that also add and "
+        "activate, in both memory formats: that the losses are the same, and how long a step takes, whole and of the norm layers "
+        "alone, inside fastnorm.recycle_outputs.",
     )
     parser.add_argument("--quick", action="store_true", help="small images, few turns: does it run?")
     parser.add_argument("--batch", type=int, default=16, help="images (default: %(default)s)")
@@ -34,28 +35,30 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _row(table: Table, name: str, what: str, samples: timing.Samples) -> None:
-    ratio = samples.ratio("torch", "fastnorm")
+def _row(table: Table, name: str, what: str, samples: timing.Samples, key: str) -> None:
+    ratio = samples.ratio("torch", key)
     spread = f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})" + (" noisy" if ratio.noisy else "")
-    table.add_row(name, what, *(f"{1e3 * samples.time(k).median:.1f}" for k in ("torch", "fastnorm")), spread)
+    table.add_row(name, what, *(f"{1e3 * samples.time(k).median:.1f}" for k in ("torch", key)), spread)
 
 
 def _measure(table: Table, name: str, batch: int, side: int, seconds: float) -> list[list[float]]:
-    """Losses of both, and a row each for whole steps and for the norms alone."""
+    """Losses of all, and rows for whole steps and for the norms alone."""
     from bench.resnet import steps
     from bench.resnet.network import ResNet
 
     data = steps.batches(N_LOSSES, batch, side, 10, steps.FORMATS[name])
-    found = [steps.losses(model, data) for model in steps.pair(ResNet, steps.FORMATS[name]).values()]
-    models = steps.pair(ResNet, steps.FORMATS[name])
+    found = [steps.losses(model, data) for model in steps.variants(ResNet, steps.FORMATS[name]).values()]
+    models = steps.variants(ResNet, steps.FORMATS[name])
     trainers = {key: steps.Trainer(model) for key, model in models.items()}
-    _row(table, name, "whole step", timing.measure({k: _bound(t.step, data[0]) for k, t in trainers.items()}, 0.7 * seconds))
-    calls = {key: steps.norm_calls(model, data[0].images) for key, model in models.items()}
+    whole = timing.measure({k: _bound(t.step, data[0]) for k, t in trainers.items()}, 0.7 * seconds)
+    _row(table, name, "whole step, converted", whole, steps.OURS)
+    _row(table, "", "whole step, fused", whole, steps.FUSED)
+    calls = {key: steps.norm_calls(models[key], data[0].images) for key in (steps.ORIGINAL, steps.OURS)}
     gradients = steps.gradients_like(calls[steps.OURS])
     alone = {key: _bound(steps.norms_alone, of_model, gradients) for key, of_model in calls.items()}
     for call in alone.values():
         call()
-    _row(table, "", f"{len(gradients)} norm layers alone", timing.measure(alone, 0.3 * seconds))
+    _row(table, "", f"{len(gradients)} norm layers alone", timing.measure(alone, 0.3 * seconds), steps.OURS)
     return found
 
 
@@ -102,12 +105,14 @@ def _compare(found: dict[str, list[list[float]]], batch: int, side: int) -> int:
     print(f"largest relative difference of losses, torch's norms and fastnorm's; of {N_LOSSES} steps in float32, the first {N_FIRST},")
     print(f"and {N_DOUBLE} steps in float64. Rules: the first at most {FIRST:g}, float64 at most {DOUBLE:g}")
     bad = 0
-    for name, (theirs, ours) in found.items():
+    for name, (theirs, *others) in found.items():
         data = steps.batches(N_DOUBLE, max(batch, 8), min(side, 64), 10, steps.FORMATS[name], torch.float64)
-        doubles = [steps.losses(model, data) for model in steps.pair(lambda: ResNet().double(), steps.FORMATS[name]).values()]
-        first, double = steps.largest_difference(theirs[:N_FIRST], ours[:N_FIRST]), steps.largest_difference(*doubles)
-        bad += not (first <= FIRST and double <= DOUBLE)
-        print(f"  {name:14} {steps.largest_difference(theirs, ours):.1e}  first {first:.1e}  float64 {double:.1e}")
+        models = steps.variants(lambda: ResNet().double(), steps.FORMATS[name])
+        exact, *doubles = [steps.losses(model, data) for model in models.values()]
+        for key, ours, precise in zip((steps.OURS, steps.FUSED), others, doubles, strict=True):
+            first, double = steps.largest_difference(theirs[:N_FIRST], ours[:N_FIRST]), steps.largest_difference(exact, precise)
+            bad += not (first <= FIRST and double <= DOUBLE)
+            print(f"  {name:14} {key:9} {steps.largest_difference(theirs, ours):.1e}  first {first:.1e}  float64 {double:.1e}")
     print(f"  torch's own formats {steps.largest_difference(*(of_format[0] for of_format in found.values())):.1e}")
     if bad:
         print("the losses differ", file=sys.stderr)

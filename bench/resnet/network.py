@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from fastnorm.torch import BatchNormAct2d
+
 WIDTHS = (64, 128, 256, 512)
 
 Norm = Callable[[int], nn.Module]
@@ -30,6 +32,15 @@ class Block(nn.Module):
         return torch.relu_(self.norm2(self.conv2(y)) + self.shortcut(x))
 
 
+class FusedBlock(Block):
+    """The same, with the addition and the activations inside the norms."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm1(self.conv1(x))
+        z: Tensor = self.norm2(self.conv2(y), self.shortcut(x))
+        return z
+
+
 class ResNet(nn.Module):
     """Images (N, 3, H, W) to logits (N, classes); two blocks for every width."""
 
@@ -48,6 +59,19 @@ class ResNet(nn.Module):
         features = self.blocks(self.pool(self.stem(x)))
         logits: Tensor = self.head(features.mean(dim=(2, 3)))
         return logits
+
+
+def fuse(model: ResNet) -> ResNet:
+    """In place: norms before a ReLU do its work. Parameters, buffers and their names stay."""
+    with_relu = [model.stem[1]]
+    model.stem[2] = nn.Identity()
+    for block in model.blocks:
+        block.__class__ = FusedBlock
+        with_relu += [block.norm1, block.norm2]
+    for norm in with_relu:
+        norm.__class__ = BatchNormAct2d
+        norm.activation = "relu"
+    return model
 
 
 def norms(model: nn.Module) -> list[nn.Module]:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 import fastnorm.torch
-from bench.resnet.network import norms
+from bench.resnet.network import ResNet, fuse, norms
 
 RATE, MOMENTUM = 0.005, 0.9
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-ORIGINAL, OURS = "torch", "fastnorm"
+ORIGINAL, OURS, FUSED = "torch", "fastnorm", "fused"
 
 
 class Batch(NamedTuple):
@@ -34,11 +34,12 @@ def batches(n: int, size: int, side: int, classes: int, memory_format: Any, dtyp
     return found
 
 
-def pair(make: Callable[[], nn.Module], memory_format: Any) -> dict[str, nn.Module]:
-    """The same initial network twice, once with the norms of fastnorm."""
+def variants(make: Callable[[], ResNet], memory_format: Any) -> dict[str, nn.Module]:
+    """The same initial network three times: as it is, with the norms of fastnorm, and with those that add and activate, too."""
     torch.manual_seed(0)
     original = make().to(memory_format=memory_format)
-    return {ORIGINAL: original, OURS: fastnorm.torch.convert(copy.deepcopy(original))}
+    ours = fastnorm.torch.convert(copy.deepcopy(original))
+    return {ORIGINAL: original, OURS: ours, FUSED: fuse(copy.deepcopy(ours))}
 
 
 class Trainer:

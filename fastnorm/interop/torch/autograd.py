@@ -14,12 +14,23 @@ from fastnorm.interop.torch.tensors import as_tensor, empty_like, format_of, opt
 
 def run(norm: Norm, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     """The normalized tensor; a node of the graph only where somebody may ask for gradients."""
-    if torch.is_grad_enabled() and (
-        x.requires_grad or (weight is not None and weight.requires_grad) or (bias is not None and bias.requires_grad)
-    ):
+    if wants_gradients(x, weight, bias):
         result: Tensor = _Normalize.apply(norm, x, weight, bias)
         return result
     return forward(norm, x, weight, bias)[0]
+
+
+def wants_gradients(*tensors: Tensor | None) -> bool:
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor is not None and tensor.requires_grad:
+                return True
+    return False
+
+
+def contiguous_as(tensor: Tensor, memory_format: Any) -> Tensor:
+    """A gradient of another format, or one number for all elements, is brought to that of y: as PyTorch does."""
+    return tensor.contiguous(memory_format=memory_format)
 
 
 def forward(norm: Norm, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Statistics]:
@@ -34,8 +45,7 @@ def backward(norm: Norm, dy: Tensor, x: Tensor, statistics: Statistics, weight: 
     """dx, and the gradients of weight and bias."""
     memory_format = _format(norm, x)
     dx = empty_like(x, memory_format)
-    # A gradient of another format, or one number for all elements, is brought to that of y: as PyTorch does.
-    grad, axis = present(dy.contiguous(memory_format=memory_format), memory_format)
+    grad, axis = present(contiguous_as(dy, memory_format), memory_format)
     source, _ = present(x, memory_format)
     target, _ = present(dx, memory_format)
     dgamma, dbeta = dealt(norm.backward, grad, source, statistics, optional_array(weight), axis, target)

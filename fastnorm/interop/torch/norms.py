@@ -59,13 +59,17 @@ class BatchNorm(NamedTuple):
     momentum: float
     channelwise: bool = True
 
-    def forward(self, x: Array, gamma: Array | None, beta: Array | None, axis: int, out: Array) -> Statistics:
+    def forward(
+        self, x: Array, gamma: Array | None, beta: Array | None, axis: int, out: Array, activation: str | None = None, residual: Any = None
+    ) -> Statistics:
         result = batch_norm_train(
             x,
             gamma,
             beta,
             axis=axis,
             eps=self.eps,
+            activation=activation,
+            residual=residual,
             running_mean=optional_array(self.running_mean),
             running_var=optional_array(self.running_var),
             momentum=self.momentum,
@@ -73,8 +77,14 @@ class BatchNorm(NamedTuple):
         )
         return result.mean, result.rstd
 
-    def backward(self, dy: Array, x: Array, statistics: Statistics, gamma: Array | None, axis: int, out: Array) -> Gradients:
-        return batch_norm_backward(dy, x, *statistics, gamma, axis=axis, out=out)[1:3]
+    def backward(
+        self, dy: Array, x: Array, statistics: Statistics, gamma: Array | None, axis: int, out: Any, activation: str | None = None,
+        beta: Array | None = None, residual: Array | None = None,
+    ) -> Gradients:  # fmt: skip
+        """With an activation also the residual's gradient, if out is a pair."""
+        return batch_norm_backward(
+            dy, x, *statistics, gamma, axis=axis, activation=activation, beta=beta, residual=residual, out=out
+        )[1:3]  # fmt: skip
 
     def original(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
@@ -88,14 +98,22 @@ class FixedBatchNorm(NamedTuple):
     running_var: Tensor
     channelwise: bool = True
 
-    def forward(self, x: Array, gamma: Array | None, beta: Array | None, axis: int, out: Array) -> Statistics:
-        batch_norm(x, as_array(self.running_mean), as_array(self.running_var), gamma, beta, axis=axis, eps=self.eps, out=out)
+    def forward(
+        self, x: Array, gamma: Array | None, beta: Array | None, axis: int, out: Array, activation: str | None = None, residual: Any = None
+    ) -> Statistics:
+        given, block = (as_array(self.running_mean), as_array(self.running_var)), {"activation": activation, "residual": residual}
+        batch_norm(x, *given, gamma, beta, axis=axis, eps=self.eps, out=out, **block)
         return None, None
 
-    def backward(self, dy: Array, x: Array, statistics: Statistics, gamma: Array | None, axis: int, out: Array) -> Gradients:
+    def backward(
+        self, dy: Array, x: Array, statistics: Statistics, gamma: Array | None, axis: int, out: Any, activation: str | None = None,
+        beta: Array | None = None, residual: Array | None = None,
+    ) -> Gradients:  # fmt: skip
         mean, var = (as_array(running).astype(np.float64) for running in (self.running_mean, self.running_var))
         rstd = 1.0 / np.sqrt(var + self.eps)
-        return batch_norm_backward(dy, x, mean, rstd, gamma, axis=axis, training=False, out=out)[1:3]
+        return batch_norm_backward(
+            dy, x, mean, rstd, gamma, axis=axis, training=False, activation=activation, beta=beta, residual=residual, out=out
+        )[1:3]  # fmt: skip
 
     def original(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         return F.batch_norm(x, self.running_mean, self.running_var, weight, bias, False, 0.0, self.eps)
