@@ -99,7 +99,9 @@ def test_classes_that_are_not_known_are_left_alone() -> None:
 
 def test_every_module_has_a_twin() -> None:
     """But those that add and activate, which PyTorch has not."""
-    assert {kind.__name__ for kind in conversion._THEIRS} == {name for name in fastnorm.torch.__all__ if name[0].isupper() and "Act" not in name}
+    assert {kind.__name__ for kind in conversion._THEIRS} == {
+        name for name in fastnorm.torch.__all__ if name[0].isupper() and "Act" not in name
+    }
     assert {case.name for case in CASES.values()} == {kind.__name__ for kind in conversion._THEIRS}
 
 
