@@ -130,7 +130,8 @@ def sigmoid(z):
 
 @element
 def normal_cdf(z):
-    return as_compute(z, 0.5) * (as_compute(z, 1.0) + erf(z * as_compute(z, 0.7071067811865476)))
+    """No product: of a sum of two products either may be fused, and one loop of a kernel fused the other than its twin."""
+    return as_compute(z, 0.5) + as_compute(z, 0.5) * erf(z * as_compute(z, 0.7071067811865476))
 
 
 @element

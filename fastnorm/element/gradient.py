@@ -13,6 +13,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fastnorm._jit import element
+from fastnorm.element.activation import derivative
+from fastnorm.element.affine import affine
 
 
 class GradientSums(NamedTuple):
@@ -20,6 +22,21 @@ class GradientSums(NamedTuple):
 
     grad: float  # of grad
     product: float  # of grad * (x - mean)
+
+
+@element
+def through_activation(grad, distance, scale, gain, shift, residual, activation):
+    """Gradient of the pre-activation, which is computed again: no mask is saved. residual : number or None
+
+    Takes numbers, no runs: references to a run, counted in a function that a loop calls, kept LLVM from making vectors of the
+    loop, and gradients with a residual took 8 times as long as without.
+    """
+    if activation is not None:
+        z = affine(distance, None, None, scale, gain, shift)
+        if residual is not None:
+            z = z + residual
+        grad = grad * derivative(activation, z)
+    return grad
 
 
 @element

@@ -118,7 +118,9 @@ def _byte(builder: Any, run: Any, index: Any) -> Any:
 
 @intrinsic(prefer_literal=False)
 def load(typing_context: Any, run: Any, index: Any) -> Any:
-    """Element of a run, in the compute dtype."""
+    """Element of a run, in the compute dtype; of None None."""
+    if run is types.none:
+        return types.none(run, types.intp), lambda context, builder, signature, arguments: context.get_dummy_value()
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         value, at = arguments

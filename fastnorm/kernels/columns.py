@@ -5,9 +5,10 @@ from __future__ import annotations
 from fastnorm._jit import chunk_body, loop
 from fastnorm.element.affine import centred, distance, origin_near
 from fastnorm.element.bits import wide_vectors
+from fastnorm.element.gradient import through_activation
 from fastnorm.element.moments import Moments, about_shift, merge, relative_mean, union_of_equals
 from fastnorm.element.storage import as_compute, cut, load, row, zero_of
-from fastnorm.kernels.tile import gradient_into, moments_of_run
+from fastnorm.kernels.tile import moments_of_run
 
 # Rows between two merges. Sums of this many rows about the mean of their first eight lose at most
 # ROWS / 8 float32 roundings to cancellation, whatever the data: 5e-7 of the variance.
@@ -223,10 +224,10 @@ def gradient_sums_of_four(grad, src, residual, places, steps, line, n, high, low
         d1 = centred(load(x1, i), h, w)
         d2 = centred(load(x2, i), h, w)
         d3 = centred(load(x3, i), h, w)
-        e0 = gradient_into(g0, x0, r0, i, d0, a, None, b, activation)
-        e1 = gradient_into(g1, x1, r1, i, d1, a, None, b, activation)
-        e2 = gradient_into(g2, x2, r2, i, d2, a, None, b, activation)
-        e3 = gradient_into(g3, x3, r3, i, d3, a, None, b, activation)
+        e0 = through_activation(load(g0, i), d0, a, None, b, load(r0, i), activation)
+        e1 = through_activation(load(g1, i), d1, a, None, b, load(r1, i), activation)
+        e2 = through_activation(load(g2, i), d2, a, None, b, load(r2, i), activation)
+        e3 = through_activation(load(g3, i), d3, a, None, b, load(r3, i), activation)
         total[i] += (e0 + e1) + (e2 + e3)
         product[i] += (e0 * d0 + e1 * d1) + (e2 * d2 + e3 * d3)
 
@@ -264,6 +265,6 @@ def gradient_sums_of_one(grad, src, residual, places, steps, line, n, high, low,
     total, product = row(sums, 0), row(sums, 1)
     for i in range(n):
         d = centred(load(x0, i), high[i], low[i])
-        g = gradient_into(g0, x0, r0, i, d, scale[i], None, shift[i], activation)
+        g = through_activation(load(g0, i), d, scale[i], None, shift[i], load(r0, i), activation)
         total[i] += g
         product[i] += g * d

@@ -9,7 +9,7 @@ from __future__ import annotations
 from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.affine import centred
 from fastnorm.element.bits import compact, fence, wide_vectors
-from fastnorm.element.gradient import GradientSums, weighted
+from fastnorm.element.gradient import GradientSums, through_activation, weighted
 from fastnorm.element.parameters import gain_at, shifts_at
 from fastnorm.element.storage import as_compute, cut, load, row, zero_of
 from fastnorm.kernels.apply import put_mean_parts
@@ -18,7 +18,6 @@ from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.gradient_columns import gradient_of_row
 from fastnorm.kernels.gradient_elements import terms_about
 from fastnorm.kernels.scratch import vectors
-from fastnorm.kernels.tile import gradient_into
 from fastnorm.kernels.walk import column_place, span, tile_of_columns, units_of_columns
 from fastnorm.plan.table import CHANNEL, CHUNKS, COLUMNS, GRAD, OUT, OUTER, PROBLEM, SRC, STREAM
 
@@ -57,7 +56,7 @@ def sums_of_line(grad, run, n, high, low, scale, gain, shift, activation, total,
     of_gain = of_shift
     for i in range(n):
         d = centred(load(run, i), high[i], low[i])
-        g = gradient_into(grad, run, None, i, d, scale[i], gain, shift, activation)
+        g = through_activation(load(grad, i), d, scale[i], gain, shift, None, activation)
         of_shift += g
         of_gain += g * (d * scale[i])
         w = weighted(g, gain)

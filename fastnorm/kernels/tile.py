@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fastnorm._jit import loop
-from fastnorm.element.activation import activate, derivative
+from fastnorm.element.activation import activate
 from fastnorm.element.affine import affine, centred, distance, origin_near
-from fastnorm.element.gradient import GradientSums, input_gradient, weighted
+from fastnorm.element.gradient import GradientSums, input_gradient, through_activation, weighted
 from fastnorm.element.moments import about_shift, lopsided
 from fastnorm.element.parameters import either
 from fastnorm.element.storage import as_compute, at, at_once, load, store, subrun, write, zero_of
@@ -164,24 +164,12 @@ def normalize_to(run, residual, out, n, high, low, scale, gain, shift, activatio
 
 
 @loop
-def gradient_into(grad, run, residual, i, distance, scale, gain, shift, activation):
-    """Gradient of the pre-activation, which is recomputed: no mask is saved."""
-    g = load(grad, i)
-    if activation is not None:
-        z = affine(distance, None, None, scale, gain, shift)
-        if residual is not None:
-            z = z + load(residual, i)
-        g = g * derivative(activation, z)
-    return g
-
-
-@loop
 def gradient_sums_of_run(grad, run, residual, n, high, low, scale, shift, activation):
     total = zero_of(run)
     product = total
     for i in range(n):
         d = centred(load(run, i), at(high, i), at(low, i))
-        g = gradient_into(grad, run, residual, i, d, at(scale, i), None, at(shift, i), activation)
+        g = through_activation(load(grad, i), d, at(scale, i), None, at(shift, i), load(residual, i), activation)
         total += g
         product += g * d
     return GradientSums(float(total), float(product))
@@ -194,7 +182,7 @@ def gradient_sums_and_parameters(grad, run, n, high, low, scale, gain, shift, ac
     product = total
     for i in range(n):
         d = centred(load(run, i), at(high, i), at(low, i))
-        g = gradient_into(grad, run, None, i, d, at(scale, i), at(gain, i), at(shift, i), activation)
+        g = through_activation(load(grad, i), d, at(scale, i), at(gain, i), at(shift, i), None, activation)
         of_gain[i] += g * (d * at(scale, i))
         if of_shift is not None:
             of_shift[i] += g
@@ -233,7 +221,7 @@ def gradient_to(grad, run, residual, out, grad_residual, n, high, low, scale, ga
 def gradient_of_run(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation):
     for i in range(n):
         d = centred(load(run, i), at(high, i), at(low, i))
-        g = gradient_into(grad, run, residual, i, d, at(scale, i), at(gain, i), at(shift, i), activation)
+        g = through_activation(load(grad, i), d, at(scale, i), at(gain, i), at(shift, i), load(residual, i), activation)
         if grad_residual is not None:
             write(grad_residual, i, g)
         g = weighted(g, at(gain, i))
