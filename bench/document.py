@@ -92,6 +92,27 @@ def _rows(speeds: list[Speed]) -> str:
     return table(("row", "shape", "least traffic, MB", "library", "time", "x ours", "roof", "error", ""), lines)
 
 
+def _brief(spread: Spread) -> str:
+    return f"{spread.median:.2f}x" + ("~" if spread.noisy else "")
+
+
+def _glance(speeds: list[Speed]) -> str:
+    """A line for every row that has no curve: README shows them."""
+    lines = []
+    for speed in speeds:
+        ours = speed.ours
+        if speed.row.name.startswith("sweep/") or ours is None or ours.time is None:
+            continue
+        found = {entry.library: _brief(entry.ratio) for entry in speed.entries if entry.ratio is not None and entry is not ours}
+        numpy, onednn = found.pop("numpy", ""), found.pop("onednn", "")
+        torch = found.pop("torch-out", "") or found.pop("torch", "")
+        share = f"{ours.share.median:.2f}" if ours.share else ""
+        others = ", ".join(f"{library} {ratio}" for library, ratio in found.items())
+        shape = " x ".join(map(str, speed.dims))
+        lines.append((f"`{speed.row.name}`", shape, duration(ours.time.median), share, numpy, torch, onednn, others))
+    return table(("row", "shape", "fastnorm", "roof", "NumPy", "PyTorch", "oneDNN", "others"), lines, 2)
+
+
 def _accuracy(report: Report) -> str:
     if not report.accuracy:
         return ""
@@ -129,6 +150,7 @@ def write(report: Report, folder: Path) -> Path:
         " Even: 1 lies between the quartiles."
         f" Noisy: the quartiles are further apart than {NOISY:.0%} of the median, so the row does not tell.\n\n"
         f"## Summary\n\n{_summary(report)}\n"
+        f"## At a glance\n\n~: noisy. PyTorch: into `out=` where it can, else into warm memory.\n\n{_glance(report.speed)}\n"
         f"## Bandwidth\n\nOf arrays that no cache holds.\n\n{_bandwidth(report)}\n{shown.get('Bandwidth by threads', '')}"
         f"## Roofline\n\n{shown.get('Roofline', '')}"
         f"## Size sweep\n\n{shown.get('Size sweep', '')}"
