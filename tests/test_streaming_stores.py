@@ -60,18 +60,28 @@ def at_offset(shape: tuple[int, ...], offset: int, dtype: Any = cases.F4) -> np.
     return memory[begin : begin + n * item].view(dtype).reshape(shape)
 
 
-def edges(dtype: Any) -> Callable[[], list[np.ndarray]]:
-    """What lies before the first block of a run and behind its last, for every place that a run can have in a line, in place too."""
+WIDTHS = (1, 15, 16, 17, 63, 64, 65, 79, 128, 130, 255, 256, 300, 511, 577, 1024)
 
+
+def edges_of_rows() -> list[np.ndarray]:
+    """What lies before the first block of a run and behind its last, for every place that a run can have in a line, in place too."""
+    found = []
+    for offset, width in enumerate(WIDTHS):
+        x, dy = cases.sample(Problem((5, width)), cases.F4), cases.sample(Problem((5, width)), cases.F4, seed=3)
+        gamma, out, dx, same = cases.parameter(width), *(at_offset(x.shape, offset) for _ in range(3))
+        y, mean, rstd = fn.layer_norm(x, gamma, gamma, out=out, return_stats=True)
+        same[:] = x
+        fn.layer_norm(same, gamma, gamma, out=same)
+        found += [y, same, fn.layer_norm_backward(dy, x, mean, rstd, gamma, out=dx).dx]
+    return found
+
+
+def edges_of_planes(dtype: Any) -> Callable[[], list[np.ndarray]]:
     def call() -> list[np.ndarray]:
         found = []
-        for offset, width in enumerate((1, 15, 16, 17, 63, 64, 65, 79, 128, 130, 255, 256, 300, 511, 577, 1024)):
-            x, dy = cases.sample(Problem((5, width)), dtype), cases.sample(Problem((5, width)), dtype, seed=3)
-            gamma, out, dx, same = cases.parameter(width), *(at_offset(x.shape, offset, dtype) for _ in range(3))
-            y, mean, rstd = fn.layer_norm(x, gamma, gamma, out=out, return_stats=True)
-            same[:] = x
-            fn.layer_norm(same, gamma, out=same)
-            found += [y, same, fn.layer_norm_backward(dy, x, mean, rstd, gamma, out=dx).dx]
+        for offset, width in enumerate(WIDTHS):
+            x, given = cases.sample(Problem((5, width)), dtype), cases.parameter(5)
+            found.append(fn.batch_norm(x, given, given, given, given, axis=0, out=at_offset(x.shape, offset, dtype)))
         return found
 
     return call
@@ -111,9 +121,9 @@ CALLS = {
     "rows of columns": batch((5003, 17), 1),
     "wide rows": batch((129, 1203), 1),
     "long rows": rows,
-    "edges": edges(cases.F4),
-    "edges, float64": edges(cases.F8),
-    "edges, float16": edges(cases.F2),
+    "edges of rows": edges_of_rows,
+    "edges, float64": edges_of_planes(cases.F8),
+    "edges, float16": edges_of_planes(cases.F2),
     "blocks": blocks,
     "scaled": scaled,
     "images to planes": images("first"),

@@ -195,4 +195,4 @@ def gradient_of_array(grad, src, out, mean, rstd, gamma, training, dgamma, dbeta
 def gradient_of_rows(grad, src, out, mean, rstd, gamma, totals, rows, n):
     """gamma : a vector in a tuple; mean : None for RMS norm; totals (1, 2, n): of gamma, of beta"""
     table = table_of_rows(rows, n, src.itemsize)
-    elements_backward_chunk(grad, src, out, mean, rstd, gamma, None, None, totals, table, np.intp(0))
+    elements_backward_chunk(grad, src, out, mean, rstd, gamma, None, None, None, totals, table, np.intp(0))

@@ -278,7 +278,7 @@ def backward_rows(crew, dy, x, mean, rstd, gamma, out, gradients, table):
         return False
     totals = np.empty((table[PROBLEM, CHUNKS], 2, n))
     operands = dy.reshape(-1), x.reshape(-1), out.reshape(-1)
-    elements_backward(crew, *operands, flat(mean), flat(rstd), along(gamma, x), None, None, totals, table)
+    elements_backward(crew, *operands, flat(mean), flat(rstd), along(gamma, x), None, None, None, totals, table)
     for field in range(2):
         for part in range(1, totals.shape[0]):  # in order
             add_run(totals[0, field], totals[part, field], n)

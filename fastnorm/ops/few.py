@@ -135,7 +135,7 @@ def find(x: Any, options: tuple[Any, ...]) -> Few | None:
 
 def offer(x: Any, options: tuple[Any, ...], name: str, problem: Problem) -> None:
     """Remember how this kind of call is planned. name : in kernels.whole"""
-    streams = problem.schedule.rows and problem.schedule.stream  # takes another driver, and a millisecond
+    streams = problem.schedule.stream  # rows would take another driver; and such a call takes half a millisecond
     if x.size >= FEW_ELEMENTS or x.dtype.char not in "fd" or problem.detours or streams:
         return
     if len(_offered) >= _MOST:

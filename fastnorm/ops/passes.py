@@ -267,10 +267,11 @@ def element_gradient_pass(problem: Problem, activation: Any) -> Callable[..., Gr
             else Launch(problem, kernels.gradient_elements, "elements_backward")
         )
         parts = geometry.batch * -(-geometry.columns // schedule.columns) if lines else schedule.chunks
+        streams = () if lines else (0 if schedule.stream else None,)
 
         def in_one(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any) -> Gradients:
             totals = np.empty((parts, 2, n))
-            launch(operands[3], operands[0], operands[1], mean, rstd, gamma, beta, activation, totals, table)
+            launch(operands[3], operands[0], operands[1], mean, rstd, gamma, beta, activation, *streams, totals, table)
             total = np.add.reduce(totals, 0) if parts > 1 else totals[0]  # parts in order
             return total[0], total[1]
 
@@ -282,7 +283,7 @@ def element_gradient_pass(problem: Problem, activation: Any) -> Callable[..., Gr
         src, out, _, grad, _ = operands
         partial, total = np.empty((schedule.cuts, 2, geometry.statistics)), np.empty((1, 2, n))
         first(grad, src, mean, rstd, gamma, beta, activation, partial, total, table)
-        second(grad, src, out, mean, rstd, gamma, beta, activation, np.add.reduce(partial, 0), table)
+        second(grad, src, out, mean, rstd, gamma, beta, activation, 0 if schedule.stream else None, np.add.reduce(partial, 0), table)
         return total[0, 0], total[0, 1]
 
     return in_two
