@@ -26,7 +26,7 @@ ACTIVATIONS: dict[str | None, Any] = {
 
 
 def check_activation(activation: Any) -> None:
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str | None) or activation not in ACTIVATIONS:
         names = ", ".join(repr(name) for name in ACTIVATIONS)
         raise ValueError(f"activation is {activation!r} but must be one of {names}; pass one of them")
 
