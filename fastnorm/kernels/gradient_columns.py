@@ -109,7 +109,7 @@ def sums_of_block(grad, src, residual, parameters, activation, table, b, column,
 
 @chunk_body
 def gradient_of_row(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation, streaming):
-    """By itself, as `normalize_row`."""
+    """By itself, because the loops around it are compiled for size."""
     wide_vectors()
     gradient_to(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation, streaming)
 

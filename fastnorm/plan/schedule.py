@@ -12,7 +12,7 @@ from typing import NamedTuple
 from fastnorm.plan.geometry import Geometry
 from fastnorm.runtime.machine import is_amd, last_level_cache_bytes, streaming_stores_pay
 
-# Bytes of one run: with a staged copy it stays in a 32 KB L1.
+# Bytes of one run: it stays in a 32 KB L1 with what is written.
 TILE_BYTES = 16384
 # Tiles of a statistic that is read from L1 or L2 by one loop, without cutting it.
 ROW_TILES = 4

@@ -13,6 +13,7 @@ from fastnorm.interop.torch import functions, norms
 from fastnorm.interop.torch.autograd import contiguous_as, wants_gradients
 from fastnorm.interop.torch.team import dealt
 from fastnorm.interop.torch.tensors import as_array, as_tensor, computable, empty_like, format_of, have_shape, optional_array, present
+from fastnorm.ops.door import check_activation
 
 ACTIVATIONS: dict[str | None, Any] = {
     None: lambda z: z,
@@ -23,12 +24,6 @@ ACTIVATIONS: dict[str | None, Any] = {
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
 }
 """PyTorch's own, of the names that fastnorm has for them."""
-
-
-def check_activation(activation: Any) -> None:
-    if not isinstance(activation, str | None) or activation not in ACTIVATIONS:
-        names = ", ".join(repr(name) for name in ACTIVATIONS)
-        raise ValueError(f"activation is {activation!r} but must be one of {names}; pass one of them")
 
 
 def batch_norm_act(

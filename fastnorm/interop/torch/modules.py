@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fastnorm.interop.torch import blocks, functions
+from fastnorm.ops.door import check_activation
 
 
 class _BatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -52,7 +53,7 @@ class _BatchNormAct(_BatchNorm):
     activation: str | None
 
     def __init__(self, num_features: int, *arguments: Any, activation: str | None = "relu", **options: Any) -> None:
-        blocks.check_activation(activation)
+        check_activation(activation)
         super().__init__(num_features, *arguments, **options)
         self.activation = activation
 
