@@ -197,6 +197,16 @@ def test_out_receives_the_result(kind: Any, progress: bool, monkeypatch: pytest.
         np.testing.assert_allclose(back, X, rtol=1e-13, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", LEARNING)
+def test_fit_transform_does_not_look_for_infinities_twice(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = kind().fit(X := table()).transform(X)
+    monkeypatch.setattr(kind, "_check_values", None)
+    np.testing.assert_array_equal(kind().fit_transform(X), expected)
+    X[3, 0] = np.inf
+    with pytest.raises(ValueError, match="infinity"):
+        kind().fit_transform(X)
+
+
 @pytest.mark.parametrize("kind", ALL)
 def test_copy_false_writes_to_x_where_it_can(kind: Any) -> None:
     expected = kind().fit_transform(table())

@@ -132,7 +132,7 @@ class Scaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             raise TypeError("X is a stream, which may be read only once; call fit with it, then transform with another of the same tables")
         options: dict[str, Any] = {"progress": progress} if progress else {}
         self.fit(X, y, **options, **fit_params)
-        if type(self).transform is not self._first_transform:
+        if type(self).transform is not type(self)._first_transform:
             return self.transform(X, **options, **({} if out is None else {"out": out}))
         return self._transform(X, None, out, progress, is_finite=True)
 
