@@ -3,7 +3,9 @@
 Decorators:
 
 - ``element``: one element or one statistic in, one out; exact arithmetic, always inlined. ``rounded``: without fused products.
+- ``variant``: formulas by the types of their arguments.
 - ``loop``   : a loop over one run, inlined into the chunk body that calls it; may be reassociated.
+- ``maker``  : a loop that makes arrays. The others count no references: arrays are lent to them.
 - ``driver``: what Python calls; cached on disk. Its first argument is the crew that chunks are dealt to, or 0.
 
 And for other callers than Python: ``exported``, ``exported_element`` (users' compiled functions), ``c_function``.
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import dis
+import gc
 import hashlib
 import os
 import pickle
@@ -30,7 +33,6 @@ from numba.core import caching, ccallback, compiler, sigutils
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import CPUDispatcher
 from numba.core.types.misc import unliteral
-from numba.extending import overload
 
 from fastnorm import _linking
 
@@ -42,7 +44,7 @@ REASSOCIATE: Any = {"reassoc", "contract", "nsz", "arcp"}
 # Compensated sums cancel to nothing under "reassoc".
 EXACT: Any = {"nsz", "contract"}
 
-_COMMON: Any = {"nogil": True, "error_model": "numpy", "boundscheck": False}
+_COMMON: Any = {"nogil": True, "error_model": "numpy", "boundscheck": False, "_nrt": True}
 
 
 class _OneFilePerSignature:
@@ -151,16 +153,36 @@ def _compilation() -> Iterator[None]:
     """NUMBA_DISABLE_JIT is for the functions of users: those of this library are made of intrinsics, and cannot run as Python."""
     with deferred(), global_compiler_lock:
         stated, numba.config.DISABLE_JIT = numba.config.DISABLE_JIT, 0
+        collecting = gc.isenabled()
+        gc.disable()  # for the garbage of a compilation it searched all that lives, 8 % of the time
         try:
             yield
         finally:
             numba.config.DISABLE_JIT = stated
+            if collecting:
+                gc.enable()
 
 
 class _Dispatcher(CPUDispatcher):
     def compile(self, sig: Any) -> Any:
+        """What Numba's dispatcher does, without its timers: each listens to all events of the functions that are compiled for this one."""
         with _compilation():
-            return super().compile(sig)
+            arguments, return_type = sigutils.normalize_signature(sig)
+            known = self.overloads.get(tuple(arguments))
+            if known is not None:
+                return known.entry_point
+            with self._compiling_counter:
+                result = self._cache.load_overload(sig, self.targetctx)
+                if result is None:
+                    self._cache_misses[sig] += 1
+                    result = self._compiler.compile(arguments, return_type)
+                    self.add_overload(result)
+                    self._cache.save_overload(sig, result)
+                else:
+                    self._cache_hits[sig] += 1
+                    self.targetctx.insert_user_function(result.entry_point, result.fndesc, [result.library])
+                    self.add_overload(result)
+                return result.entry_point
 
     def get_call_template(self, args: Any, kws: Any) -> Any:
         """A constant in a call is no type of its own: bodies and loops were compiled once more for every such number."""
@@ -172,19 +194,33 @@ def _njit(pipeline_class: Any = compiler.Compiler, **options: Any) -> Callable[[
     return lambda function: _Dispatcher(py_func=function, targetoptions=options, pipeline_class=pipeline_class)
 
 
+def _inlined(function: Callable[..., Any], fastmath: Any, **options: Any) -> Any:
+    return _njit(_linking.Inlined, forceinline=True, fastmath=fastmath, **options)(function)
+
+
+# Arrays are lent to formulas and loops, which count no references to them. Counted, 5 % more was to be compiled; and what LLVM
+# could not see to be balanced, in a loop that calls others, was in the way of vector lanes.
+_LENT: Any = {"_nrt": False}
+
+
 def element(function: Callable[..., Any]) -> Any:
     """A formula: inlined into its caller, no reassociation."""
-    return _njit(forceinline=True, fastmath=EXACT, pipeline_class=_linking.Inlined)(function)
+    return _inlined(function, EXACT, **_LENT)
 
 
 def rounded(function: Callable[..., Any]) -> Any:
     """A formula whose every operation is rounded by itself, no product fused with a sum: the bits of NumPy."""
-    return _njit(forceinline=True, fastmath=False, pipeline_class=_linking.Inlined)(function)
+    return _inlined(function, False, **_LENT)
 
 
 def loop(function: Callable[..., Any]) -> Any:
-    """A loop over runs: inlined into the chunk body, free to use vector lanes."""
-    return _njit(forceinline=True, fastmath=REASSOCIATE, pipeline_class=_linking.Inlined)(function)
+    """A loop over runs: inlined into the chunk body, free to use vector lanes. It makes no arrays."""
+    return _inlined(function, REASSOCIATE, **_LENT)
+
+
+def maker(function: Callable[..., Any]) -> Any:
+    """A loop that makes arrays, or returns one."""
+    return _inlined(function, REASSOCIATE)
 
 
 def chunk_body(function: Callable[..., Any]) -> Any:
@@ -193,16 +229,38 @@ def chunk_body(function: Callable[..., Any]) -> Any:
     return _cached(_njit(forceinline=False, fastmath=REASSOCIATE, pipeline_class=_linking.Separate)(function))
 
 
-def variant(generic: Callable[..., Any]) -> Any:
-    """Choose an implementation of `generic` by the types of its arguments, at compile time."""
-    return overload(
-        generic, jit_options={"forceinline": True, "fastmath": EXACT, "pipeline_class": _linking.Inlined, **_COMMON}, strict=False
-    )
+class _Variant(_Dispatcher):
+    """Of a function that is given the types of its arguments and returns the function to compile for them."""
+
+    def __init__(self, choose: Callable[..., Any]) -> None:
+        super().__init__(py_func=choose, targetoptions={"nopython": True, **_COMMON})
+        self._choose = choose
+        self._chosen: dict[Any, _Dispatcher] = {}
+
+    def _for(self, arguments: tuple[Any, ...]) -> _Dispatcher:
+        function = self._choose(*arguments)
+        if function.__code__ not in self._chosen:
+            self._chosen[function.__code__] = _inlined(function, EXACT)
+        return self._chosen[function.__code__]
+
+    def get_call_template(self, args: Any, kws: Any) -> Any:
+        _, folded = self._compiler.fold_argument_types(args, kws)
+        folded = tuple(unliteral(a) for a in folded)
+        return self._for(folded).get_call_template(folded, {})
+
+    def get_overload(self, sig: Any) -> Any:
+        arguments, _ = sigutils.normalize_signature(sig)
+        return self._for(arguments).get_overload(sig)
+
+
+def variant(choose: Callable[..., Any]) -> Any:
+    """Implementations by the types of the arguments: `choose` is called with these, and returns a formula of the same arguments."""
+    return _Variant(choose)
 
 
 def driver(function: Callable[..., Any]) -> Any:
     """Called from Python."""
-    return _cached(_njit(fastmath=REASSOCIATE)(function))
+    return _cached(_njit(_linking.Lean, fastmath=REASSOCIATE, no_cfunc_wrapper=True)(function))
 
 
 def exported(function: Callable[..., Any]) -> Any:

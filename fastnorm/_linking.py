@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 from llvmlite import binding, ir
 from numba import _dynfunc
-from numba.core import cgutils, codegen, compiler, lowering, types
-from numba.core.compiler_machinery import register_pass
+from numba.core import cgutils, codegen, compiler, errors, lowering, typed_passes, types, untyped_passes
+from numba.core.compiler_machinery import PassManager, register_pass
 from numba.core.typed_passes import NativeLowering
 from numba.core.types.containers import BaseTuple, UniTuple
 from numba.extending import intrinsic
@@ -128,6 +128,8 @@ class _InlinedLowering(_Lowering):
     def run_pass(self, state: Any) -> bool:
         self.prepare(state)
         state.flags.no_compile = True
+        if isinstance(state.return_type, types.Array) and not state.flags.nrt:
+            raise errors.TypingError(f"{state.func_id.func_qualname} counts no references and returns an array; make it a maker")
         super().run_pass(state)
         state.library.finalize()
         lowered = state["cr"]
@@ -155,22 +157,53 @@ class _SeparateLowering(_Lowering):
         return True
 
 
-class _Compiler(compiler.CompilerBase):
-    lowering: type
+# What this library's kernels have nothing for: with blocks, functions in functions, literal arguments, expressions of whole arrays.
+_UNUSED: set[type] = {
+    untyped_passes.WithLifting,
+    untyped_passes.InlineClosureLikes,
+    untyped_passes.RewriteSemanticConstants,
+    untyped_passes.RewriteDynamicRaises,
+    untyped_passes.MakeFunctionToJitFunction,
+    untyped_passes.InlineInlinables,
+    untyped_passes.FindLiterallyCalls,
+    untyped_passes.LiteralUnroll,
+    untyped_passes.LiteralPropagationSubPipelinePass,
+    typed_passes.InlineOverloads,
+    typed_passes.NopythonRewrites,
+    typed_passes.NoPythonSupportedFeatureValidation,
+    typed_passes.AnnotateTypes,
+    typed_passes.DumpParforDiagnostics,
+}
+
+
+class _Passes(PassManager):
+    """Without the events, timers and descriptions that Numba makes around every pass of every function."""
+
+    def _runPass(self, index: int, step: Any, state: Any) -> None:
+        step.analysis = self._analysis
+        step.run_initialization(state)
+        step.run_pass(state)
+        step.run_finalizer(state)
+
+
+class Lean(compiler.CompilerBase):
+    """Numba's usual compiler without the passes that this library has no use for."""
+
+    lowering: type = NativeLowering
 
     def define_pipelines(self) -> list[Any]:
-        manager = compiler.DefaultPassBuilder.define_nopython_pipeline(self.state)
-        manager.passes = [(self.lowering if step is NativeLowering else step, text) for step, text in manager.passes]
-        manager._finalized = False
+        usual = compiler.DefaultPassBuilder.define_nopython_pipeline(self.state)
+        manager = _Passes(usual.pipeline_name)
+        manager.passes = [(self.lowering if step is NativeLowering else step, text) for step, text in usual.passes if step not in _UNUSED]
         manager.finalize()
         return [manager]
 
 
-class Inlined(_Compiler):
+class Inlined(Lean):
     lowering = _InlinedLowering
 
 
-class Separate(_Compiler):
+class Separate(Lean):
     lowering = _SeparateLowering
 
 

@@ -68,7 +68,7 @@ def test_formulas_have_no_loops_and_make_no_arrays(file: Path) -> None:
 
 @pytest.mark.parametrize("file", files_of("kernels"), ids=lambda f: f.name)
 def test_kernels_raise_nothing_and_hold_no_formulas(file: Path) -> None:
-    for function in compiled(file, "loop", "chunk_body", "driver"):
+    for function in compiled(file, "loop", "maker", "variant", "chunk_body", "driver"):
         for node in ast.walk(function):
             assert not isinstance(node, ast.Raise | ast.Assert | ast.Try), f"{function.name} has a second exit"
             # A formula of normalization has a division, a root or a power by a variance; sums of products do not.
@@ -82,7 +82,7 @@ def test_chunk_bodies_are_dealt_and_never_called() -> None:
     """One code for every number of threads: the machine code of a body inlined into a second driver gave other bits."""
     found = 0
     for file in files_of("kernels"):
-        for function in compiled(file, "loop", "chunk_body", "driver"):
+        for function in compiled(file, "loop", "maker", "variant", "chunk_body", "driver"):
             calls = [n for n in ast.walk(function) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
             assert not [n for n in calls if n.func.id.endswith("_chunk")], f"{function.name} calls a chunk body"  # type: ignore[attr-defined]
             for call in (n for n in calls if n.func.id == "deal"):  # type: ignore[attr-defined]

@@ -63,7 +63,7 @@ def nothing_is_delegated(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("fixed", [False, True])
 def test_values_and_gradients(activation: Any, layout: str, fixed: bool, nothing_is_delegated: None) -> None:
     given = (draw((4,), seed=8), draw((4,), seed=9) ** 2 + 0.5) if fixed else None
-    for without in (None, 1, 2, 3):  # no residual, no weight, no bias
+    for without in (None, 1, 2, 3) if activation == "silu" else (None,):  # no residual, no weight, no bias
         chosen: list[Any] = inputs(layout)
         if without is not None:
             chosen[without] = None

@@ -8,9 +8,9 @@ from conftest import RunPython
 
 
 def test_five_seconds_of_drawn_calls(run_python: RunPython) -> None:
-    # Few functions, so that their kernels are soon there. Plans are still being made: ten minutes are held to 20 MB.
-    few = ("--only", "train", "inference", "backward", "layer", "mean_var")
+    # Few functions, so that their kernels are soon there. Some are still being compiled, at 1 to 2 MB each: ten minutes are held to 20 MB.
+    few = ("--only", "train", "layer")
     command = (str(Path(__file__).parent / "soak.py"), "--minutes", "0.08", *few, "--tolerate-mb")
     run_python(*command, "1000", timeout=100)  # with an empty cache the compiler's own memory is 42 MB
-    last = run_python(*command, "40", timeout=100).stdout.splitlines()[-1]
+    last = run_python(*command, "60", timeout=100).stdout.splitlines()[-1]
     assert int(last.split()[0]) > 0, last  # two hundred, where nothing has to be compiled and nobody else computes

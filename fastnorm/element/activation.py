@@ -100,23 +100,15 @@ def erf_single(value):
     return saturated if abs(value) >= bound else inside
 
 
-def exp(z):
-    raise NotImplementedError
-
-
-@variant(exp)
-def _exp(z: Any) -> Any:
+@variant
+def exp(z: Any) -> Any:
     if z == types.float32:
         return lambda z: exp_single(z)
     return lambda z: math.exp(z)
 
 
-def erf(z):
-    raise NotImplementedError
-
-
-@variant(erf)
-def _erf(z: Any) -> Any:
+@variant
+def erf(z: Any) -> Any:
     if z == types.float32:
         return lambda z: erf_single(z)
     return lambda z: math.erf(z)
@@ -157,13 +149,9 @@ def clip(z, low, high):
     return high if floored > high else floored
 
 
-def activate(activation, z):
+@variant
+def activate(activation: Any, z: Any) -> Any:
     """The activation of a pre-activation."""
-    raise NotImplementedError
-
-
-@variant(activate)
-def _activate(activation: Any, z: Any) -> Any:
     if activation is types.none:
         return lambda activation, z: z
     tag = activation.instance_class
@@ -180,13 +168,9 @@ def _activate(activation: Any, z: Any) -> Any:
     return lambda activation, z: z * sigmoid(gelu_tanh_argument(z, activation.cubic))
 
 
-def derivative(activation, z):
+@variant
+def derivative(activation: Any, z: Any) -> Any:
     """Of the activation, at a pre-activation; 0 at the kink of the rectifiers."""
-    raise NotImplementedError
-
-
-@variant(derivative)
-def _derivative(activation: Any, z: Any) -> Any:
     tag = activation.instance_class
     if tag is Relu:
         return lambda activation, z: as_compute(z, 1.0) if z > as_compute(z, 0.0) else as_compute(z, 0.0)

@@ -27,13 +27,9 @@ def distance(value, shift):
     return value - shift
 
 
-def origin_near(storage, guess):
+@variant
+def origin_near(storage: Any, guess: Any) -> Any:
     """What distances of the elements are measured from: of integers an integer, so that sums of distances are exact."""
-    raise NotImplementedError
-
-
-@variant(origin_near)
-def _origin_near(storage: Any, guess: Any) -> Any:
     if holds_integers(storage):
         return lambda storage, guess: math.floor(guess + 0.5)
     return lambda storage, guess: guess

@@ -46,25 +46,17 @@ class Absolutes(NamedTuple):
     ignored: float = 0.0
 
 
-def of_nothing(reduction):
+@variant
+def of_nothing(reduction: Any) -> Any:
     """The four numbers of an empty set."""
-    raise NotImplementedError
-
-
-@variant(of_nothing)
-def _of_nothing(reduction: Any) -> Any:
     if reduction.instance_class is Extrema:
         return lambda reduction: (0.0, math.inf, -math.inf, 0.0)
     return lambda reduction: (0.0, 0.0, 0.0, 0.0)
 
 
-def join(reduction, a, b):
+@variant
+def join(reduction: Any, a: Any, b: Any) -> Any:
     """The four numbers of the union of disjoint sets. Without a branch: a loop over columns vectorizes."""
-    raise NotImplementedError
-
-
-@variant(join)
-def _join(reduction: Any, a: Any, b: Any) -> Any:
     tag = reduction.instance_class
     if tag is Extrema:
         return lambda reduction, a, b: (a[0] + b[0], lesser(a[1], b[1]), greater(a[2], b[2]), 0.0)
@@ -91,37 +83,25 @@ def greater(a, b):
     return choose(a > b, a, b)
 
 
-def weight_at(weights, index, zero):
+@variant
+def weight_at(weights: Any, index: Any, zero: Any) -> Any:
     """Weight of an element in the dtype of `zero`: 1 where there are no weights."""
-    raise NotImplementedError
-
-
-@variant(weight_at)
-def _weight_at(weights: Any, index: Any, zero: Any) -> Any:
     if weights is types.none:
         return lambda weights, index, zero: as_compute(zero, 1.0)
     return lambda weights, index, zero: as_compute(zero, load(weights, index))
 
 
-def exists(reduction, weight, value):
+@variant
+def exists(reduction: Any, weight: Any, value: Any) -> Any:
     """Whether an element takes part."""
-    raise NotImplementedError
-
-
-@variant(exists)
-def _exists(reduction: Any, weight: Any, value: Any) -> Any:
     if reduction.instance_class in (Present, Extrema):
         return lambda reduction, weight, value: (weight != 0) & (value == value)
     return lambda reduction, weight, value: weight != 0
 
 
-def summed_in(reduction, zero):
+@variant
+def summed_in(reduction: Any, zero: Any) -> Any:
     """0 in the dtype in which rows are summed up: squares of magnitudes may be no float32."""
-    raise NotImplementedError
-
-
-@variant(summed_in)
-def _summed_in(reduction: Any, zero: Any) -> Any:
     if reduction.instance_class is Absolutes:
         return lambda reduction, zero: 0.0
     return lambda reduction, zero: zero

@@ -10,7 +10,7 @@ from numba import carray
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from fastnorm._jit import c_function, loop, variant
+from fastnorm._jit import c_function, loop, maker, variant
 from fastnorm.element.moments import variance
 from fastnorm.interop.capi_declarations import STATUS, declaration_of, parameters_of
 from fastnorm.interop.jit_runs import moments_of_pieces
@@ -37,19 +37,15 @@ def is_null(typing_context: Any, pointer: Any) -> Any:
     return types.boolean(pointer), generate
 
 
-def elements_of(pointer, n, absent):
+@variant
+def elements_of(pointer: Any, n: Any, absent: Any) -> Any:
     """Of the type that the pointer has; n times the number `absent` if it is NULL."""
-    raise NotImplementedError
-
-
-@variant(elements_of)
-def _elements_of(pointer: Any, n: Any, absent: Any) -> Any:
     if pointer.dtype == types.float32:
         return lambda pointer, n, absent: np.full(n, np.float32(absent), np.float32) if is_null(pointer) else carray(pointer, (n,))
     return lambda pointer, n, absent: np.full(n, absent, np.float64) if is_null(pointer) else carray(pointer, (n,))
 
 
-@loop
+@maker
 def numbers_of(pointer, n, absent):
     """The same in float64."""
     values = elements_of(pointer, n, absent)
@@ -59,7 +55,7 @@ def numbers_of(pointer, n, absent):
     return numbers
 
 
-@loop
+@maker
 def deliver(pointer, values, n):
     """Copy to a pointer that may be NULL."""
     if not is_null(pointer):
@@ -68,7 +64,7 @@ def deliver(pointer, values, n):
             target[i] = values[i]
 
 
-@loop
+@maker
 def fill(pointer, n, value):
     if not is_null(pointer):
         target = carray(pointer, (n,))
@@ -95,7 +91,7 @@ def status_of(sizes_fit, eps, n, any_null):
     return NULL_POINTER if n > 0 and any_null else OK
 
 
-@loop
+@maker
 def normalize_channels(x, gamma, beta, batch, outer, channel, inner, groups, eps, y, mean, rstd):
     statistics, n = batch * groups, batch * outer * channel * inner
     stats = np.full((4, statistics), math.nan)
@@ -108,7 +104,7 @@ def normalize_channels(x, gamma, beta, batch, outer, channel, inner, groups, eps
     return stats[VARIANCE]
 
 
-@loop
+@maker
 def backward_of_channels(dy, x, mean, rstd, gamma, batch, outer, channel, inner, groups, training, dx, dgamma, dbeta):
     statistics, n = batch * groups, batch * outer * channel * inner
     of_gamma, of_beta = np.zeros(channel), np.zeros(channel)
@@ -217,7 +213,7 @@ def rms_norm(x, gamma, rows, n, eps, y, rstd):
     return OK
 
 
-@loop
+@maker
 def backward_of_rows(dy, x, mean, rstd, gamma, rows, n, dx, totals):
     if rows * n > 0:
         size = rows * n

@@ -17,13 +17,9 @@ from fastnorm.kernels.tile import gradient_of_run, gradient_sums_and_parameters,
 from fastnorm.plan.schedule import TILE_BYTES
 
 
-def sums_of_piece(dy, row, high, low, scale, gamma, dgamma, dbeta, start, n):
+@variant
+def sums_of_piece(dy: Any, row: Any, high: Any, low: Any, scale: Any, gamma: Any, dgamma: Any, dbeta: Any, start: Any, n: Any) -> Any:
     """Sums of the weighted gradient; what every element adds to the gradients of its parameters."""
-    raise NotImplementedError
-
-
-@variant(sums_of_piece)
-def _sums_of_piece(dy: Any, row: Any, high: Any, low: Any, scale: Any, gamma: Any, dgamma: Any, dbeta: Any, start: Any, n: Any) -> Any:
     for kind in (gamma, dgamma, dbeta):
         if isinstance(kind, types.Number):
             raise errors.TypingError("gamma, dgamma or dbeta is a number; pass None, or an array like the row")

@@ -20,13 +20,9 @@ def is_run(kind: Any) -> bool:
     )
 
 
-def takes(run, out, gamma, beta):
+@variant
+def takes(run: Any, out: Any, gamma: Any, beta: Any) -> Any:
     """The run; other types are refused when the caller is compiled, before loops meet them."""
-    raise NotImplementedError
-
-
-@variant(takes)
-def _takes(run: Any, out: Any, gamma: Any, beta: Any) -> Any:
     for kind in (run, out):
         if kind is not types.none and not is_run(kind):
             raise errors.TypingError(f"a run is {kind}; pass a contiguous one-dimensional array of float32 or float64")
@@ -38,37 +34,25 @@ def _takes(run: Any, out: Any, gamma: Any, beta: Any) -> Any:
     return lambda run, out, gamma, beta: run
 
 
-def shared(parameter, absent):
+@variant
+def shared(parameter: Any, absent: Any) -> Any:
     """The number that all elements share: `absent` if each has its own, or there is none."""
-    raise NotImplementedError
-
-
-@variant(shared)
-def _shared(parameter: Any, absent: Any) -> Any:
     if isinstance(parameter, types.Number):
         return lambda parameter, absent: float(parameter)
     return lambda parameter, absent: absent
 
 
-def own(parameter, start, n):
+@variant
+def own(parameter: Any, start: Any, n: Any) -> Any:
     """What each of n elements has for itself, or None."""
-    raise NotImplementedError
-
-
-@variant(own)
-def _own(parameter: Any, start: Any, n: Any) -> Any:
     if isinstance(parameter, types.Array):
         return lambda parameter, start, n: cut(parameter, start, n)
     return lambda parameter, start, n: None
 
 
-def own_or(parameter, number, start, n):
+@variant
+def own_or(parameter: Any, number: Any, start: Any, n: Any) -> Any:
     """What each of n elements has for itself, or the number."""
-    raise NotImplementedError
-
-
-@variant(own_or)
-def _own_or(parameter: Any, number: Any, start: Any, n: Any) -> Any:
     if isinstance(parameter, types.Array):
         return lambda parameter, number, start, n: cut(parameter, start, n)
     return lambda parameter, number, start, n: number

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from fastnorm._jit import loop
+from fastnorm._jit import loop, maker
 from fastnorm.element.storage import load
 from fastnorm.kernels.apply import interleaved_apply_chunk, planar_apply_chunk
 from fastnorm.kernels.gradient import parameter_gradients, planar_backward_chunk
@@ -53,7 +53,7 @@ has_short_runs, cuts_of = loop(schedule.has_short_runs), loop(schedule.cuts_of)
 columns_of_tile, fold_of = loop(schedule.columns_of_tile), loop(schedule.fold_of)
 
 
-@loop
+@maker
 def contiguous(batch, outer, channel, inner, run):
     """Table of operands that all are contiguous, in one chunk; stores go through the caches."""
     table = np.zeros((N_ROWS, WIDTH), np.int64)
@@ -69,7 +69,7 @@ def contiguous(batch, outer, channel, inner, run):
     return table
 
 
-@loop
+@maker
 def table_of_rows(rows, n, itemsize):
     """Every row is a statistic; its elements have parameters of their own."""
     table = contiguous(rows, 1, 1, n, 1)
@@ -77,7 +77,7 @@ def table_of_rows(rows, n, itemsize):
     return table
 
 
-@loop
+@maker
 def table_of_columns(batch, outer, channel, inner, run, itemsize, whole_bytes):
     """Rows of all channels side by side. Numbers are shared by `run` elements."""
     table = contiguous(batch, outer, channel, inner, run)
@@ -89,7 +89,7 @@ def table_of_columns(batch, outer, channel, inner, run, itemsize, whole_bytes):
     return table
 
 
-@loop
+@maker
 def table_of(batch, outer, channel, inner, run, itemsize, whole_bytes):
     """Table, and whether columns are walked instead of runs."""
     if has_short_runs(outer, inner) or (run == 1 and inner > 1):
@@ -100,41 +100,41 @@ def table_of(batch, outer, channel, inner, run, itemsize, whole_bytes):
     return table, False
 
 
-@loop
+@maker
 def normalize_rows(src, out, stats, gamma, beta, centre, eps, rows, n):
     """gamma, beta : None, or a vector in a tuple; centre : None for RMS norm; stats (4, rows)"""
     table = table_of_rows(rows, n, src.itemsize)
     rows_normalize_chunk(src, None, out, None, stats, gamma, beta, centre, eps, None, None, table, np.intp(0))
 
 
-@loop
+@maker
 def normalize_array(src, out, stats, gamma, beta, eps, batch, outer, channel, inner, run):
     """With statistics of its own, which are written to stats (4, batch * channel)."""
     table, interleaved = table_of(batch, outer, channel, inner, run, src.itemsize, WHOLE_ROW_BYTES)
     if interleaved:
-        interleaved_normalize_chunk(src, None, out, stats, gamma, beta, np.intp(0), eps, None, table, np.intp(0))
+        interleaved_normalize_chunk(src, None, out, stats, gamma, beta, np.intp(0), eps, None, None, 0, table, np.intp(0))
     else:
-        planar_normalize_chunk(src, None, out, stats, gamma, beta, np.intp(0), eps, None, table, np.intp(0))
+        planar_normalize_chunk(src, None, out, stats, gamma, beta, np.intp(0), eps, None, None, table, np.intp(0))
 
 
-@loop
+@maker
 def apply_to_columns(src, residual, out, mean, var, gamma, beta, eps, activation, rows, channel):
     """With given statistics of every column."""
     table = table_of_columns(1, rows, channel, 1, 1, src.itemsize, WHOLE_ROW_BYTES)
-    interleaved_apply_chunk(src, residual, out, mean, None, var, gamma, beta, eps, activation, table, np.intp(0))
+    interleaved_apply_chunk(src, residual, out, mean, None, var, gamma, beta, eps, activation, None, None, table, np.intp(0))
 
 
-@loop
+@maker
 def apply_to_array(src, out, mean, var, gamma, beta, eps, outer, channel, inner):
     """With given statistics of every channel."""
     table, interleaved = table_of(1, outer, channel, inner, inner, src.itemsize, WHOLE_ROW_BYTES)
     if interleaved:
-        interleaved_apply_chunk(src, None, out, mean, None, var, gamma, beta, eps, None, table, np.intp(0))
+        interleaved_apply_chunk(src, None, out, mean, None, var, gamma, beta, eps, None, None, 0, table, np.intp(0))
     else:
-        planar_apply_chunk(src, None, out, mean, None, var, gamma, beta, eps, None, table, np.intp(0))
+        planar_apply_chunk(src, None, out, mean, None, var, gamma, beta, eps, None, None, table, np.intp(0))
 
 
-@loop
+@maker
 def moments_of_all_columns(src, stats, batch, rows, columns):
     """Fill stats (4, batch * columns): mean, its low part, variance, 1 / sqrt(variance)."""
     table = table_of_columns(batch, rows, columns, 1, 1, src.itemsize, WHOLE_READ_BYTES)
@@ -144,14 +144,14 @@ def moments_of_all_columns(src, stats, batch, rows, columns):
     settle_infinities(src, stats, table)
 
 
-@loop
+@maker
 def moments_of_array(src, stats, outer, channel, inner):
     """The same of every channel."""
     table, interleaved = table_of(1, outer, channel, inner, inner, src.itemsize, WHOLE_READ_BYTES)
     if interleaved:
         partial = np.empty((1, 4, channel * inner))
         interleaved_moments_chunk(src, np.intp(0), table, partial, np.intp(0))
-        interleaved_merge(table, partial, stats, 0.0)
+        interleaved_merge(table, partial, stats, 0.0, 0)
     else:
         partial = np.empty((table[PROBLEM, CUTS], 4, channel))
         planar_moments_chunk(src, np.intp(0), table, partial, np.intp(0))
@@ -179,19 +179,19 @@ def plain_mean(src, table, b, c):
     return total
 
 
-@loop
+@maker
 def gradient_of_array(grad, src, out, mean, rstd, gamma, training, dgamma, dbeta, batch, outer, channel, inner, run):
     """dgamma, dbeta : float64 (channel * inner / run,)"""
     table, interleaved = table_of(batch, outer, channel, inner, run, src.itemsize, WHOLE_ROW_BYTES)
     sums = np.empty((2, batch * channel * (inner // run)))
     if interleaved:
-        interleaved_backward_chunk(grad, src, None, out, None, mean, rstd, gamma, None, None, sums, training, table, np.intp(0))
+        interleaved_backward_chunk(grad, src, None, out, None, mean, rstd, gamma, None, None, sums, training, None, 0, table, np.intp(0))
     else:
-        planar_backward_chunk(grad, src, None, out, None, mean, rstd, gamma, None, None, sums, training, table, np.intp(0))
+        planar_backward_chunk(grad, src, None, out, None, mean, rstd, gamma, None, None, sums, training, None, table, np.intp(0))
     parameter_gradients(table, sums, rstd, dgamma, dbeta)
 
 
-@loop
+@maker
 def gradient_of_rows(grad, src, out, mean, rstd, gamma, totals, rows, n):
     """gamma : a vector in a tuple; mean : None for RMS norm; totals (1, 2, n): of gamma, of beta"""
     table = table_of_rows(rows, n, src.itemsize)

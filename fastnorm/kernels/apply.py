@@ -3,6 +3,8 @@
 mean, low, spread : float64 vectors (batch * channel,); low, or mean and low, may be None
 eps   : None if `spread` is 1 / sqrt(var + eps), else it is the variance
 gamma, beta : as `element.parameters` describes them
+streams : None where stores go through the caches, anything where they bypass them: two loops to compile
+grouped : as in `kernels.moments`
 """
 
 from __future__ import annotations
@@ -48,7 +50,6 @@ from fastnorm.plan.table import (
     RUN,
     SRC,
     STEP_OUTER,
-    STREAM,
     TILE,
 )
 
@@ -90,7 +91,7 @@ def put_mean_parts(highs, lows, i, zero, mean, low, stat):
 
 
 @chunk_body
-def apply_to_span(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, b, c, o, i, left):
+def apply_to_span(src, residual, out, mean, low, spread, gamma, beta, eps, activation, streams, table, b, c, o, i, left):
     """So many elements of statistic (b, c), counted along outer and inner, from (o, i) on.
 
     No division in the loop: five of them were most of the time of planes of 8 x 8.
@@ -101,7 +102,6 @@ def apply_to_span(src, residual, out, mean, low, spread, gamma, beta, eps, activ
     stat = b * channel + c
     rstd = rstd_of(spread, eps, stat)
     high, rest = mean_parts(zero, mean, low, stat)
-    streaming = table[PROBLEM, STREAM] != 0
     param = c * parameters_per_statistic(table)
     while left > 0:
         n = run_length(table, i, left)
@@ -114,7 +114,7 @@ def apply_to_span(src, residual, out, mean, low, spread, gamma, beta, eps, activ
         run_residual = cut(residual, position(table, EXTRA, b, o, c, i), n)
         of_element = position(table, PARAM, b, o, c, i)
         gain, shifts = gain_of(gamma, of_element, n), shift_of(beta, shift, of_element, n)
-        normalize_to(run_src, run_residual, cut(out, place, n), n, high, rest, scale, gain, shifts, activation, streaming)
+        normalize_to(run_src, run_residual, cut(out, place, n), n, high, rest, scale, gain, shifts, activation, streams)
         left -= n
         i += n
         if i == inner:
@@ -171,19 +171,19 @@ def apply_to_short_planes(src, residual, out, mean, low, spread, gamma, beta, ep
 
 
 @chunk_body
-def planar_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, chunk):
+def planar_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, eps, activation, streams, table, chunk):
     """An even share of all elements, as they lie in memory: 5 % faster than channel by channel."""
     compact()
     inner, channel, outer = table[PROBLEM, INNER], table[PROBLEM, CHANNEL], table[PROBLEM, OUTER]
     n_planes = table[PROBLEM, BATCH] * outer * channel
     done, end = span(n_planes * inner, table[PROBLEM, CHUNKS], chunk)
-    if table[PROBLEM, BATCH] == 1 and 1 < table[PROBLEM, RUN] == inner <= SHORT_PLANE and table[PROBLEM, STREAM] == 0:
+    if table[PROBLEM, BATCH] == 1 and 1 < table[PROBLEM, RUN] == inner <= SHORT_PLANE and streams is None:
         apply_to_short_planes(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, done, end)
         return
     b, o, c, i = plane_at(table, done)
     while done < end:
         n = min(inner - i, end - done)
-        apply_to_span(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, b, c, o, i, n)
+        apply_to_span(src, residual, out, mean, low, spread, gamma, beta, eps, activation, streams, table, b, c, o, i, n)
         done += n
         b, o, c = next_plane(outer, channel, b, o, c)
         i = 0
@@ -191,19 +191,20 @@ def planar_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, eps, 
 
 
 @driver
-def planar_apply(crew, src, residual, out, mean, low, spread, gamma, beta, eps, activation, table):
-    deal(crew, planar_apply_chunk, table[PROBLEM, CHUNKS], (src, residual, out, mean, low, spread, gamma, beta, eps, activation, table))
+def planar_apply(crew, src, residual, out, mean, low, spread, gamma, beta, eps, activation, streams, table):
+    arguments = (src, residual, out, mean, low, spread, gamma, beta, eps, activation, streams, table)
+    deal(crew, planar_apply_chunk, table[PROBLEM, CHUNKS], arguments)
 
 
 @chunk_body
-def column_parameters(parameters, table, b, column, n, mean, low, spread, gamma, beta, eps):
+def column_parameters(parameters, table, b, column, n, mean, low, spread, gamma, beta, eps, grouped):
     """Fill the vectors high, low, scale, shift of a column tile, repeated for folded rows."""
     wide_vectors()
     inner, run = table[PROBLEM, INNER], table[PROBLEM, RUN]
     highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
     zero = zero_of(highs)
     first_stat = b * table[PROBLEM, CHANNEL] + column // inner
-    if inner == 1:
+    if grouped is None or inner == 1:
         parameters_of_channels(parameters, 0, first_stat, column, n, mean, low, spread, gamma, beta, eps)
     else:
         for k in range(n // run):  # one statistic and one parameter for `run` columns
@@ -219,7 +220,7 @@ def column_parameters(parameters, table, b, column, n, mean, low, spread, gamma,
 
 
 @chunk_body
-def apply_to_rows(src, residual, out, parameters, gamma, beta, first, places, steps, n_rows, n, streaming, activation):
+def apply_to_rows(src, residual, out, parameters, gamma, beta, first, places, steps, n_rows, n, streams, activation):
     """n columns of every row, the first of which has number `first`."""
     wide_vectors()
     high, low, scale, shift = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
@@ -228,18 +229,17 @@ def apply_to_rows(src, residual, out, parameters, gamma, beta, first, places, st
     for line in range(n_rows):
         run_src, run_residual, run_out = rows_of(src, residual, out, places, steps, line, n)
         fetch_row(src, places[0] + (line + 1) * steps[0], n)
-        if not streaming:
+        if streams is None:
             fetch_row_to_write(out, places[2] + (line + 1) * steps[2], n)
         gain, shifts = gain_at(gamma, first + line), shifts_at(beta, shift, first + line)
-        normalize_to(run_src, run_residual, run_out, n, high, low, scale, gain, shifts, activation, streaming)
+        normalize_to(run_src, run_residual, run_out, n, high, low, scale, gain, shifts, activation, streams)
 
 
 @chunk_body
-def apply_to_block(src, residual, out, parameters, gamma, beta, activation, table, b, column, n, begin, end):
+def apply_to_block(src, residual, out, parameters, gamma, beta, activation, streams, table, b, column, n, begin, end):
     """Rows begin to end of the n columns from `column` on."""
     compact()
     fold = fold_within(table, n, table[PROBLEM, TILE])
-    streaming = table[PROBLEM, STREAM] != 0
     folded = (end - begin) // fold
     rest = begin + folded * fold
     for part in range(2):  # the rows that do not fill a folded row, then the folded ones: one copy of the loop
@@ -252,11 +252,11 @@ def apply_to_block(src, residual, out, parameters, gamma, beta, activation, tabl
             column_place(table, OUT, b, first, column),
         )
         steps = (table[SRC, STEP_OUTER] * times, table[EXTRA, STEP_OUTER] * times, table[OUT, STEP_OUTER] * times)
-        apply_to_rows(src, residual, out, parameters, gamma, beta, first, places, steps, n_rows, n * times, streaming, activation)
+        apply_to_rows(src, residual, out, parameters, gamma, beta, first, places, steps, n_rows, n * times, streams, activation)
 
 
 @chunk_body
-def interleaved_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, chunk):
+def interleaved_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, eps, activation, streams, grouped, table, chunk):
     compact()
     cuts = table[PROBLEM, CUTS]
     n_units = units_of_columns(table)
@@ -267,13 +267,12 @@ def interleaved_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, 
         tile = unit // cuts
         b, column, n = tile_of_columns(table, tile)
         begin, end = row_span(table, unit - tile * cuts)
-        column_parameters(parameters, table, b, column, n, mean, low, spread, gamma, beta, eps)
-        apply_to_block(src, residual, out, parameters, gamma, beta, activation, table, b, column, n, begin, end)
+        column_parameters(parameters, table, b, column, n, mean, low, spread, gamma, beta, eps, grouped)
+        apply_to_block(src, residual, out, parameters, gamma, beta, activation, streams, table, b, column, n, begin, end)
     fence()
 
 
 @driver
-def interleaved_apply(crew, src, residual, out, mean, low, spread, gamma, beta, eps, activation, table):
-    deal(
-        crew, interleaved_apply_chunk, table[PROBLEM, CHUNKS], (src, residual, out, mean, low, spread, gamma, beta, eps, activation, table)
-    )
+def interleaved_apply(crew, src, residual, out, mean, low, spread, gamma, beta, eps, activation, streams, grouped, table):
+    arguments = (src, residual, out, mean, low, spread, gamma, beta, eps, activation, streams, grouped, table)
+    deal(crew, interleaved_apply_chunk, table[PROBLEM, CHUNKS], arguments)

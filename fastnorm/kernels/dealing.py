@@ -96,7 +96,7 @@ def share_of(crew, thread):
     return crew + SHARES + thread * LINE
 
 
-@loop
+@chunk_body
 def take_part(crew, thread, threads):
     """The chunks of the own share, then what is left of those of others: who comes late is not waited for."""
     code, arguments = atomic_load(crew + CODE), atomic_load(crew + ARGUMENTS)

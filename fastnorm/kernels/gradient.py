@@ -4,6 +4,7 @@ grad, src, residual : operands GRAD, SRC, EXTRA of the table
 out, grad_residual  : operands OUT, GRAD_EXTRA
 mean, rstd : float64 (batch * channel,)
 sums       : float64 (2, batch * parameters), of g and of g * (x - mean)
+streams    : as in `kernels.apply`
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from fastnorm.plan.table import (
     PROBLEM,
     RUN,
     SRC,
-    STREAM,
     TILE,
 )
 
@@ -84,7 +84,7 @@ def sums_of_span(grad, src, residual, mean, rstd, gamma, beta, activation, table
 
 
 @chunk_body
-def gradient_of_span(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, terms, table, b, p, begin, end):
+def gradient_of_span(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, terms, streams, table, b, p, begin, end):
     """Elements begin to end of parameter p in batch b, backwards: the sums have just been the other way."""
     wide_vectors()
     zero = zero_of(src)
@@ -94,7 +94,6 @@ def gradient_of_span(grad, src, residual, out, grad_residual, mean, rstd, gamma,
     stat = b * table[PROBLEM, CHANNEL] + c
     high, low, scale, shift = forward_parameters(zero, stat, p, mean, rstd, gamma, beta)
     offset, slope = as_compute(zero, terms[0]), as_compute(zero, terms[1])
-    streaming = table[PROBLEM, STREAM] != 0
     start, left = (p - c * segments) * run, end - begin
     o = (end - 1) // run
     last = end - o * run
@@ -108,7 +107,7 @@ def gradient_of_span(grad, src, residual, out, grad_residual, mean, rstd, gamma,
         extra = cut(grad_residual, position(table, GRAD_EXTRA, b, o, c, i), n)
         target = cut(out, position(table, OUT, b, o, c, i), n)
         gradient_to(
-            run_grad, run_src, run_residual, target, extra, n, high, low, scale, None, shift, offset, slope, activation, streaming,
+            run_grad, run_src, run_residual, target, extra, n, high, low, scale, None, shift, offset, slope, activation, streams,
         )  # fmt: skip
         left -= n
         if last == 0:
@@ -180,7 +179,9 @@ def parameter_gradients(table, sums, rstd, dgamma, dbeta):
 
 
 @chunk_body
-def planar_gradient_chunk(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk):
+def planar_gradient_chunk(
+    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, streams, table, chunk
+):
     compact()
     cuts = table[PROBLEM, CUTS]
     segments = parameters_per_statistic(table)
@@ -195,19 +196,21 @@ def planar_gradient_chunk(grad, src, residual, out, grad_residual, mean, rstd, g
         terms = terms_of_statistic(table, q // segments, sums, rstd, gamma, training)
         gradient_of_span(
             grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, terms,
-            table, b, q - b * params, begin, end,
+            streams, table, b, q - b * params, begin, end,
         )  # fmt: skip
     fence()
 
 
 @driver
-def planar_gradient(crew, grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table):
-    arguments = (grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table)
+def planar_gradient(crew, grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, streams, table):
+    arguments = (grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, streams, table)
     deal(crew, planar_gradient_chunk, table[PROBLEM, CHUNKS], arguments)
 
 
 @chunk_body
-def planar_backward_chunk(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk):
+def planar_backward_chunk(
+    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, streams, table, chunk
+):
     """Whole statistics: the second sweep finds x and dy in L2."""
     compact()
     cuts, channel = table[PROBLEM, CUTS], table[PROBLEM, CHANNEL]
@@ -228,12 +231,12 @@ def planar_backward_chunk(grad, src, residual, out, grad_residual, mean, rstd, g
         for k in range(segments - 1, -1, -1):
             gradient_of_span(
                 grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, terms,
-                table, b, p + k, 0, n,
+                streams, table, b, p + k, 0, n,
             )  # fmt: skip
     fence()
 
 
 @driver
-def planar_backward(crew, grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table):
-    arguments = (grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table)
+def planar_backward(crew, grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, streams, table):
+    arguments = (grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, streams, table)
     deal(crew, planar_backward_chunk, table[PROBLEM, CHUNKS], arguments)

@@ -36,20 +36,19 @@ from fastnorm.plan.table import (
     RUN,
     SRC,
     STEP_OUTER,
-    STREAM,
     TILE,
 )
 
 
 @chunk_body
-def column_forward_parameters(vectors_of, table, b, column, n, mean, rstd, gamma, beta):
+def column_forward_parameters(vectors_of, table, b, column, n, mean, rstd, gamma, beta, grouped):
     """Fill high, low, scale, shift of a column tile, repeated for folded rows."""
     wide_vectors()
     inner, run = table[PROBLEM, INNER], table[PROBLEM, RUN]
     highs, lows, scales, shifts = row(vectors_of, 0), row(vectors_of, 1), row(vectors_of, 2), row(vectors_of, 3)
     zero = zero_of(highs)
     first_stat = b * table[PROBLEM, CHANNEL] + column // inner
-    if inner == 1:  # vectorizes
+    if grouped is None or inner == 1:  # vectorizes
         for i in range(n):
             highs[i], lows[i], scales[i], shifts[i] = forward_parameters(zero, first_stat + i, column + i, mean, rstd, gamma, beta)
     else:
@@ -108,14 +107,14 @@ def sums_of_block(grad, src, residual, parameters, activation, table, b, column,
 
 
 @chunk_body
-def gradient_of_row(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation, streaming):
+def gradient_of_row(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation, streams):
     """By itself, because the loops around it are compiled for size."""
     wide_vectors()
-    gradient_to(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation, streaming)
+    gradient_to(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation, streams)
 
 
 @loop
-def gradient_of_rows(grad, src, residual, out, grad_residual, parameters, places, steps, n_rows, n, streaming, activation):
+def gradient_of_rows(grad, src, residual, out, grad_residual, parameters, places, steps, n_rows, n, streams, activation):
     """Rows backwards; n columns of each."""
     high, low, scale, shift = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
     offset, slope = row(parameters, 4), row(parameters, 5)
@@ -129,19 +128,18 @@ def gradient_of_rows(grad, src, residual, out, grad_residual, parameters, places
         target = cut(out, place, n)
         fetch_row(grad, places[0] + (line + 1) * steps[0], n)
         fetch_row(src, places[1] + (line + 1) * steps[1], n)
-        if not streaming:
+        if streams is None:
             fetch_row_to_write(out, place + steps[3], n)
         gradient_of_row(
-            run_grad, run_src, run_residual, target, extra, n, high, low, scale, None, shift, offset, slope, activation, streaming,
+            run_grad, run_src, run_residual, target, extra, n, high, low, scale, None, shift, offset, slope, activation, streams,
         )  # fmt: skip
 
 
 @chunk_body
-def gradient_of_block(grad, src, residual, out, grad_residual, parameters, activation, table, b, column, n, begin, end):
+def gradient_of_block(grad, src, residual, out, grad_residual, parameters, activation, streams, table, b, column, n, begin, end):
     """Rows begin to end of the n columns from `column` on."""
     compact()
     fold = fold_within(table, n, table[PROBLEM, TILE])
-    streaming = table[PROBLEM, STREAM] != 0
     folded = (end - begin) // fold
     rest = begin + folded * fold
     steps = (
@@ -164,12 +162,12 @@ def gradient_of_block(grad, src, residual, out, grad_residual, parameters, activ
         )
         gradient_of_rows(
             grad, src, residual, out, grad_residual, parameters, places,
-            steps if part == 0 else folded_steps, n_rows, n if part == 0 else n * fold, streaming, activation,
+            steps if part == 0 else folded_steps, n_rows, n if part == 0 else n * fold, streams, activation,
         )  # fmt: skip
 
 
 @chunk_body
-def interleaved_sums_chunk(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table, chunk):
+def interleaved_sums_chunk(grad, src, residual, mean, rstd, gamma, beta, activation, partial, grouped, table, chunk):
     compact()
     cuts = table[PROBLEM, CUTS]
     width = table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD]
@@ -182,7 +180,7 @@ def interleaved_sums_chunk(grad, src, residual, mean, rstd, gamma, beta, activat
         part = unit - tile * cuts
         b, column, n = tile_of_columns(table, tile)
         begin, end = row_span(table, part)
-        column_forward_parameters(parameters, table, b, column, n, mean, rstd, gamma, beta)
+        column_forward_parameters(parameters, table, b, column, n, mean, rstd, gamma, beta, grouped)
         sums_of_block(grad, src, residual, parameters, activation, table, b, column, n, begin, end, totals, sums)
         columns = partial.shape[2]
         place = b * table[PROBLEM, CHANNEL] * table[PROBLEM, INNER] + column
@@ -191,12 +189,15 @@ def interleaved_sums_chunk(grad, src, residual, mean, rstd, gamma, beta, activat
 
 
 @driver
-def interleaved_sums(crew, grad, src, residual, mean, rstd, gamma, beta, activation, partial, table):
-    deal(crew, interleaved_sums_chunk, table[PROBLEM, CHUNKS], (grad, src, residual, mean, rstd, gamma, beta, activation, partial, table))
+def interleaved_sums(crew, grad, src, residual, mean, rstd, gamma, beta, activation, partial, grouped, table):
+    arguments = (grad, src, residual, mean, rstd, gamma, beta, activation, partial, grouped, table)
+    deal(crew, interleaved_sums_chunk, table[PROBLEM, CHUNKS], arguments)
 
 
 @chunk_body
-def interleaved_gradient_chunk(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk):
+def interleaved_gradient_chunk(
+    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, streams, grouped, table, chunk
+):
     compact()
     cuts = table[PROBLEM, CUTS]
     n_units = units_of_columns(table)
@@ -207,20 +208,24 @@ def interleaved_gradient_chunk(grad, src, residual, out, grad_residual, mean, rs
         tile = unit // cuts
         b, column, n = tile_of_columns(table, tile)
         begin, end = row_span(table, unit - tile * cuts)
-        column_forward_parameters(parameters, table, b, column, n, mean, rstd, gamma, beta)
+        column_forward_parameters(parameters, table, b, column, n, mean, rstd, gamma, beta, grouped)
         column_terms(parameters, table, b, column, n, sums, rstd, gamma, training)
-        gradient_of_block(grad, src, residual, out, grad_residual, parameters, activation, table, b, column, n, begin, end)
+        gradient_of_block(grad, src, residual, out, grad_residual, parameters, activation, streams, table, b, column, n, begin, end)
     fence()
 
 
 @driver
-def interleaved_gradient(crew, grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table):
-    arguments = (grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table)
+def interleaved_gradient(
+    crew, grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, streams, grouped, table
+):
+    arguments = (grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, streams, grouped, table)
     deal(crew, interleaved_gradient_chunk, table[PROBLEM, CHUNKS], arguments)
 
 
 @chunk_body
-def interleaved_backward_chunk(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table, chunk):
+def interleaved_backward_chunk(
+    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, streams, grouped, table, chunk
+):
     """Whole column tiles, each with all its rows: the second sweep finds x and dy in L2."""
     compact()
     first, last = span(units_of_columns(table), table[PROBLEM, CHUNKS], chunk)
@@ -232,15 +237,17 @@ def interleaved_backward_chunk(grad, src, residual, out, grad_residual, mean, rs
     totals = vectors(0.0, 2, width)
     for tile in range(first, last):
         b, column, n = tile_of_columns(table, tile)
-        column_forward_parameters(parameters, table, b, column, n, mean, rstd, gamma, beta)
+        column_forward_parameters(parameters, table, b, column, n, mean, rstd, gamma, beta, grouped)
         sums_of_block(grad, src, residual, parameters, activation, table, b, column, n, 0, outer, totals, running)
         record_sums(sums, b * params + column // run, totals, n, run)
         column_terms(parameters, table, b, column, n, sums, rstd, gamma, training)
-        gradient_of_block(grad, src, residual, out, grad_residual, parameters, activation, table, b, column, n, 0, outer)
+        gradient_of_block(grad, src, residual, out, grad_residual, parameters, activation, streams, table, b, column, n, 0, outer)
     fence()
 
 
 @driver
-def interleaved_backward(crew, grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table):
-    arguments = (grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table)
+def interleaved_backward(
+    crew, grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, streams, grouped, table
+):
+    arguments = (grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, streams, grouped, table)
     deal(crew, interleaved_backward_chunk, table[PROBLEM, CHUNKS], arguments)

@@ -97,7 +97,7 @@ def gradient_of_elements(grad, src, out, mean, rstd, gamma, beta, activation, st
         target = cut(out, position(table, OUT, b, o, c, i), n)
         gradient_to(
             cut(grad, position(table, GRAD, b, o, c, i), n), cut(src, position(table, SRC, b, o, c, i), n), None, target, None, n,
-            high, low, scale, gain_of(gamma, param, n), shift_of(beta, zero, param, n), offset, slope, activation, streams is not None,
+            high, low, scale, gain_of(gamma, param, n), shift_of(beta, zero, param, n), offset, slope, activation, streams,
         )  # fmt: skip
         at -= n
 

@@ -19,7 +19,7 @@ from fastnorm.kernels.gradient_columns import gradient_of_row
 from fastnorm.kernels.gradient_elements import terms_about
 from fastnorm.kernels.scratch import vectors
 from fastnorm.kernels.walk import column_place, span, tile_of_columns, units_of_columns
-from fastnorm.plan.table import CHANNEL, CHUNKS, COLUMNS, GRAD, OUT, OUTER, PROBLEM, SRC, STREAM
+from fastnorm.plan.table import CHANNEL, CHUNKS, COLUMNS, GRAD, OUT, OUTER, PROBLEM, SRC
 
 
 @chunk_body
@@ -88,12 +88,11 @@ def sums_of_lines(grad, src, parameters, gamma, beta, activation, table, b, colu
 
 
 @chunk_body
-def lines_backward_chunk(grad, src, out, mean, rstd, gamma, beta, activation, totals, table, chunk):
+def lines_backward_chunk(grad, src, out, mean, rstd, gamma, beta, activation, streams, totals, table, chunk):
     """Whole column tiles, each with all its rows."""
     compact()
     first, last = span(units_of_columns(table), table[PROBLEM, CHUNKS], chunk)
     width, outer = table[PROBLEM, COLUMNS], table[PROBLEM, OUTER]
-    streaming = table[PROBLEM, STREAM] != 0
     parameters = vectors(zero_of(src), 6, width)
     running = vectors(zero_of(src), 2, width)
     of_columns = vectors(0.0, 2, width)
@@ -108,11 +107,11 @@ def lines_backward_chunk(grad, src, out, mean, rstd, gamma, beta, activation, to
             target = cut(out, column_place(table, OUT, b, o, column), n)
             gradient_of_row(
                 cut(grad, column_place(table, GRAD, b, o, column), n), cut(src, column_place(table, SRC, b, o, column), n),
-                None, target, None, n, high, low, scale, gain_at(gamma, o), shifts_at(beta, zero, o), offset, slope, activation, streaming,
+                None, target, None, n, high, low, scale, gain_at(gamma, o), shifts_at(beta, zero, o), offset, slope, activation, streams,
             )  # fmt: skip
     fence()
 
 
 @driver
-def lines_backward(crew, grad, src, out, mean, rstd, gamma, beta, activation, totals, table):
-    deal(crew, lines_backward_chunk, table[PROBLEM, CHUNKS], (grad, src, out, mean, rstd, gamma, beta, activation, totals, table))
+def lines_backward(crew, grad, src, out, mean, rstd, gamma, beta, activation, streams, totals, table):
+    deal(crew, lines_backward_chunk, table[PROBLEM, CHUNKS], (grad, src, out, mean, rstd, gamma, beta, activation, streams, totals, table))

@@ -2,6 +2,7 @@
 
 partial : float64 (cuts, 4, batch * channel * inner or fewer): count, mean, low, m2
 stats   : float64 (4, batch * channel): mean, low, variance, 1 / sqrt(variance + eps)
+grouped : of columns, None where each is a statistic of its own, anything where several may belong to one: a tenth of what is compiled
 """
 
 from __future__ import annotations
@@ -193,11 +194,11 @@ def interleaved_moments(crew, src, centre, table, partial):
 
 
 @chunk_body
-def record_columns(stats, first_stat, count, moments, n, inner, eps):
+def record_columns(stats, first_stat, count, moments, n, grouped, inner, eps):
     """Statistics of n columns, `inner` of which belong to each."""
     wide_vectors()
     mean, low, m2 = row(moments, 1), row(moments, 2), row(moments, 3)
-    if inner == 1:
+    if grouped is None or inner == 1:
         means, lows, variances, rstds = row(stats, MEAN), row(stats, LOW), row(stats, VARIANCE), row(stats, RSTD)
         for i in range(n):
             moments_of_column = Moments(count, mean[i], low[i], m2[i])
@@ -213,7 +214,7 @@ def record_columns(stats, first_stat, count, moments, n, inner, eps):
 
 
 @driver
-def interleaved_merge(table, partial, stats, eps):
+def interleaved_merge(table, partial, stats, eps, grouped):
     """Row cuts in order, vectorized over the columns; then the columns of a statistic."""
     n = partial.shape[2]
     total = partial[0]
@@ -223,7 +224,7 @@ def interleaved_merge(table, partial, stats, eps):
         other = row(partial, part)
         merge_columns(count, mean, low, m2, other[0], cut(other, n, n), cut(other, 2 * n, n), cut(other, 3 * n, n), n)
         count += other[0]
-    record_columns(stats, 0, count, total, n, table[PROBLEM, INNER], eps)
+    record_columns(stats, 0, count, total, n, grouped, table[PROBLEM, INNER], eps)
 
 
 @driver

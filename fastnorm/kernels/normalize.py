@@ -1,8 +1,7 @@
 """Moments and their application in one launch: while a statistic's elements are in cache.
 
 centre  : None where deviations are from zero (RMS norm), anything where they are from the mean
-streams : of rows, None where stores go through the caches, anything where they bypass them: a branch cost rows of 1 to 64
-          elements half of their speed
+streams : as in `kernels.apply`; a branch cost rows of 1 to 64 elements half of their speed
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, moments_of_block, moments_of_span, record, record_columns
 from fastnorm.kernels.prefetch import AHEAD, PIECE, fetch_edges_to_write, fetch_run, fetch_run_anyway, fetch_run_to_write
 from fastnorm.kernels.scratch import vectors
-from fastnorm.kernels.tile import normalize_run, normalize_to, sum_of_runs, sums_about_guess
+from fastnorm.kernels.tile import normalize_run, normalize_to, put_sum_of_runs, sums_about_guess
 from fastnorm.kernels.walk import elements_per_statistic, position, span, tile_of_columns, units_of_columns
 from fastnorm.plan.table import (
     BATCH,
@@ -47,21 +46,19 @@ from fastnorm.plan.table import (
 BLOCK = 1024
 
 
-def means_of(stats, centre):
-    """High and low row of the means, or None, None."""
-    raise NotImplementedError
+@variant
+def means_of(stats: Any, centre: Any) -> Any:
+    """High and low row of the means, or None, None.
 
-
-@variant(means_of)
-def _means_of(stats: Any, centre: Any) -> Any:
-    """Not a branch on `centre`, after which both could be None: another type, of which everything is compiled again."""
+    Not a branch on `centre`, after which both could be None: another type, of which everything is compiled again.
+    """
     if centre is types.none:
         return lambda stats, centre: (None, None)
     return lambda stats, centre: (row(stats, MEAN), row(stats, LOW))
 
 
 @chunk_body
-def planar_normalize_chunk(src, residual, out, stats, gamma, beta, centre, eps, activation, table, chunk):
+def planar_normalize_chunk(src, residual, out, stats, gamma, beta, centre, eps, activation, streams, table, chunk):
     """Whole statistics; their cuts are merged as the split path merges them.
 
     Fetching the next channel into L2 while this one is written, as rows do, took 1.05 to 1.2 times as long.
@@ -80,13 +77,14 @@ def planar_normalize_chunk(src, residual, out, stats, gamma, beta, centre, eps, 
             begin, end = span(n, cuts, part)
             moments = merge(moments, moments_of_span(src, centre, table, b, c, begin, end))
         record(stats, stat, moments, eps)
-        apply_to_span(src, residual, out, mean, low, rstd, gamma, beta, None, activation, table, b, c, 0, 0, n)
+        apply_to_span(src, residual, out, mean, low, rstd, gamma, beta, None, activation, streams, table, b, c, 0, 0, n)
     fence()
 
 
 @driver
-def planar_normalize(crew, src, residual, out, stats, gamma, beta, centre, eps, activation, table):
-    deal(crew, planar_normalize_chunk, table[PROBLEM, CHUNKS], (src, residual, out, stats, gamma, beta, centre, eps, activation, table))
+def planar_normalize(crew, src, residual, out, stats, gamma, beta, centre, eps, activation, streams, table):
+    arguments = (src, residual, out, stats, gamma, beta, centre, eps, activation, streams, table)
+    deal(crew, planar_normalize_chunk, table[PROBLEM, CHUNKS], arguments)
 
 
 @loop
@@ -112,7 +110,7 @@ def normalize_line(line, residual, target, rstd, high, low, gamma, beta, activat
                 normalize_run(piece, extra, of_target, n, high, low, scale, gain, shifts, activation)
             else:
                 fetch_run_anyway(src, ahead + at, n)
-                normalize_to(piece, extra, of_target, n, high, low, scale, gain, shifts, activation, True)
+                normalize_to(piece, extra, of_target, n, high, low, scale, gain, shifts, activation, streams)
             at += n
         segment = end
         param += 1
@@ -123,8 +121,9 @@ def sums_of_row(src, addend, total, stats, centre, table, stat, b, c, inner):
     """Sums of a row, or of its sum with the addend, about a shift: for `settle_rows`."""
     line = cut(src, position(table, SRC, b, 0, c, 0), inner)
     added = cut(addend, position(table, EXTRA, b, 0, c, 0), inner)
-    whole = sum_of_runs(line, added, cut(total, position(table, GRAD_EXTRA, b, 0, c, 0), inner), inner)
-    stats[MEAN, stat], stats[LOW, stat], stats[VARIANCE, stat] = sums_about_guess(centre, whole, inner)
+    both = cut(total, position(table, GRAD_EXTRA, b, 0, c, 0), inner)
+    put_sum_of_runs(line, added, both, inner)
+    stats[MEAN, stat], stats[LOW, stat], stats[VARIANCE, stat] = sums_about_guess(centre, either(both, line), inner)
 
 
 @loop
@@ -207,7 +206,7 @@ def rows_normalize(crew, src, extra, out, total, stats, gamma, beta, centre, eps
 
 
 @chunk_body
-def interleaved_normalize_chunk(src, residual, out, stats, gamma, beta, centre, eps, activation, table, chunk):
+def interleaved_normalize_chunk(src, residual, out, stats, gamma, beta, centre, eps, activation, streams, grouped, table, chunk):
     """Whole column tiles, each with all its rows."""
     compact()
     first, last = span(units_of_columns(table), table[PROBLEM, CHUNKS], chunk)
@@ -222,14 +221,13 @@ def interleaved_normalize_chunk(src, residual, out, stats, gamma, beta, centre, 
     for tile in range(first, last):
         b, column, n = tile_of_columns(table, tile)
         count = moments_of_block(src, centre, table, b, column, n, 0, outer, moments, block_moments, sums)
-        record_columns(stats, b * table[PROBLEM, CHANNEL] + column // inner, count, moments, n, inner, eps)
-        column_parameters(parameters, table, b, column, n, mean, low, rstd, gamma, beta, None)
-        apply_to_block(src, residual, out, parameters, gamma, beta, activation, table, b, column, n, 0, outer)
+        record_columns(stats, b * table[PROBLEM, CHANNEL] + column // inner, count, moments, n, grouped, inner, eps)
+        column_parameters(parameters, table, b, column, n, mean, low, rstd, gamma, beta, None, grouped)
+        apply_to_block(src, residual, out, parameters, gamma, beta, activation, streams, table, b, column, n, 0, outer)
     fence()
 
 
 @driver
-def interleaved_normalize(crew, src, residual, out, stats, gamma, beta, centre, eps, activation, table):
-    deal(
-        crew, interleaved_normalize_chunk, table[PROBLEM, CHUNKS], (src, residual, out, stats, gamma, beta, centre, eps, activation, table)
-    )
+def interleaved_normalize(crew, src, residual, out, stats, gamma, beta, centre, eps, activation, streams, grouped, table):
+    arguments = (src, residual, out, stats, gamma, beta, centre, eps, activation, streams, grouped, table)
+    deal(crew, interleaved_normalize_chunk, table[PROBLEM, CHUNKS], arguments)

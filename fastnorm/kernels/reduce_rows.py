@@ -96,13 +96,9 @@ def reduce_rows(reduction, src, weights, places, steps, n_rows, n, apart, state,
         done += count
 
 
-def begin_sweep(reduction, src, sweep, state, sums, n):
+@variant
+def begin_sweep(reduction: Any, src: Any, sweep: Any, state: Any, sums: Any, n: Any) -> Any:
     """Clear the sums; of moments, choose what distances are measured from."""
-    raise NotImplementedError
-
-
-@variant(begin_sweep)
-def _begin_sweep(reduction: Any, src: Any, sweep: Any, state: Any, sums: Any, n: Any) -> Any:
     if reduction.instance_class in (Extrema, Absolutes):
         return lambda reduction, src, sweep, state, sums, n: clear_state(reduction, sums, n)
     return lambda reduction, src, sweep, state, sums, n: begin_moments(src, sweep, state, sums, n)
@@ -129,12 +125,8 @@ def absorb_line(reduction, src, weights, places, steps, line, sums, n):
     absorb_row(reduction, run, weight, sums, n)
 
 
-def absorb_row(reduction, run, weights, sums, n):
-    raise NotImplementedError
-
-
-@variant(absorb_row)
-def _absorb_row(reduction: Any, run: Any, weights: Any, sums: Any, n: Any) -> Any:
+@variant
+def absorb_row(reduction: Any, run: Any, weights: Any, sums: Any, n: Any) -> Any:
     if reduction.instance_class is Extrema:
         return lambda reduction, run, weights, sums, n: absorb_extrema(reduction, run, weights, sums, n)
     if reduction.instance_class is Absolutes:
@@ -142,13 +134,9 @@ def _absorb_row(reduction: Any, run: Any, weights: Any, sums: Any, n: Any) -> An
     return lambda reduction, run, weights, sums, n: absorb_moments(reduction, run, weights, sums, n)
 
 
-def absorb_four(reduction, src, weights, places, steps, line, sums, n):
+@variant
+def absorb_four(reduction: Any, src: Any, weights: Any, places: Any, steps: Any, line: Any, sums: Any, n: Any) -> Any:
     """Four rows, whose sums are loaded and stored once for all: half the time of one by one. Weights, read too, gain nothing."""
-    raise NotImplementedError
-
-
-@variant(absorb_four)
-def _absorb_four(reduction: Any, src: Any, weights: Any, places: Any, steps: Any, line: Any, sums: Any, n: Any) -> Any:
     if reduction.instance_class is Extrema and weights is types.none:
         return lambda reduction, src, weights, places, steps, line, sums, n: absorb_four_extrema(src, places[0], steps[0], line, sums, n)
     if reduction.instance_class is Present and weights is types.none:
@@ -235,13 +223,9 @@ def absorb_absolutes(run, sums, n):
         write(squares, i, at(squares, i) + value * value)
 
 
-def settled(reduction, sums, n):
+@variant
+def settled(reduction: Any, sums: Any, n: Any) -> Any:
     """Whether no column needs a further sweep."""
-    raise NotImplementedError
-
-
-@variant(settled)
-def _settled(reduction: Any, sums: Any, n: Any) -> Any:
     if reduction.instance_class in (Extrema, Absolutes):
         return lambda reduction, sums, n: True
     return lambda reduction, sums, n: settled_moments(sums, n)
@@ -257,13 +241,9 @@ def settled_moments(sums, n):
     return far == 0
 
 
-def end_sweep(reduction, sums, block, n):
+@variant
+def end_sweep(reduction: Any, sums: Any, block: Any, n: Any) -> Any:
     """From sums to the four numbers of every column."""
-    raise NotImplementedError
-
-
-@variant(end_sweep)
-def _end_sweep(reduction: Any, sums: Any, block: Any, n: Any) -> Any:
     if reduction.instance_class in (Extrema, Absolutes):
         return lambda reduction, sums, block, n: end_plain(sums, block, n)
     return lambda reduction, sums, block, n: end_moments(sums, block, n)

@@ -16,15 +16,11 @@ from fastnorm.kernels.walk import position
 from fastnorm.plan.table import EXTRA, INNER, PROBLEM, SRC, STEP_INNER
 
 
-def reduce_span(reduction, src, weights, table, b, c, begin, end, lanes, state, block, sums):
-    """The four numbers of elements begin to end of statistic (b, c)."""
-    raise NotImplementedError
-
-
-@variant(reduce_span)
-def _reduce_span(
+@variant
+def reduce_span(
     reduction: Any, src: Any, weights: Any, table: Any, b: Any, c: Any, begin: Any, end: Any, lanes: Any, state: Any, block: Any, sums: Any
 ) -> Any:
+    """The four numbers of elements begin to end of statistic (b, c)."""
     if reduction.instance_class in (Extrema, Absolutes):
         return lambda reduction, src, weights, table, b, c, begin, end, lanes, state, block, sums: reduce_in_lanes(
             reduction, src, weights, table, b, c, begin, end, lanes, state, block, sums

@@ -17,25 +17,17 @@ STAGE_BYTES = 16384
 APART_BYTES = 320
 
 
-def vectors(zero, rows, n):
+@variant
+def vectors(zero: Any, rows: Any, n: Any) -> Any:
     """`rows` uninitialized vectors of at least n elements in the dtype of `zero`, one after the other."""
-    raise NotImplementedError
-
-
-@variant(vectors)
-def _vectors(zero: Any, rows: Any, n: Any) -> Any:
     if zero == types.float32:
         return lambda zero, rows, n: np.empty((rows, n + APART_BYTES // 4), np.float32)
     return lambda zero, rows, n: np.empty((rows, n + APART_BYTES // 8), np.float64)
 
 
-def staging(out, streaming):
+@variant
+def staging(out: Any, streaming: Any) -> Any:
     """A run like those of `out` in scratch memory, to be flushed later, if stores stream; strided outputs need none."""
-    raise NotImplementedError
-
-
-@variant(staging)
-def _staging(out: Any, streaming: Any) -> Any:
     if out is types.none:
         return lambda out, streaming: None
     if isinstance(out, types.Array):

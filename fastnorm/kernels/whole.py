@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba.core import types
 
-from fastnorm._jit import driver, loop, variant
+from fastnorm._jit import driver, loop, maker, variant
 from fastnorm.element.moments import moving_average
 from fastnorm.element.storage import row
 from fastnorm.kernels.apply import interleaved_apply, planar_apply
@@ -26,37 +26,25 @@ from fastnorm.kernels.walk import elements_per_statistic, parameters_per_statist
 from fastnorm.plan.table import CHANNEL, CHUNKS, CUTS, INNER, PROBLEM
 
 
-def fits(parameter, n, out):
+@variant
+def fits(parameter: Any, n: Any, out: Any) -> Any:
     """Whether a parameter is None, or has n numbers that lie apart from the output."""
-    raise NotImplementedError
-
-
-@variant(fits)
-def _fits(parameter: Any, n: Any, out: Any) -> Any:
     if parameter is types.none:
         return lambda parameter, n, out: True
     return lambda parameter, n, out: parameter.size == n and apart(parameter, out)
 
 
-def double(parameter):
+@variant
+def double(parameter: Any) -> Any:
     """A vector as float64, or None."""
-    raise NotImplementedError
-
-
-@variant(double)
-def _double(parameter: Any) -> Any:
     if parameter is types.none or parameter.dtype == types.float64:
         return lambda parameter: parameter
     return lambda parameter: parameter.astype(np.float64)
 
 
-def along(parameter, x):
+@variant
+def along(parameter: Any, x: Any) -> Any:
     """A vector along the elements of a run, in the dtype of x, or None."""
-    raise NotImplementedError
-
-
-@variant(along)
-def _along(parameter: Any, x: Any) -> Any:
     if parameter is types.none:
         return lambda parameter, x: None
     if parameter.dtype == x.dtype:
@@ -70,25 +58,17 @@ def apart(a, b):
     return first + a.nbytes <= second or second + b.nbytes <= first
 
 
-def flat(statistics):
+@variant
+def flat(statistics: Any) -> Any:
     """A vector, in any shape, or None."""
-    raise NotImplementedError
-
-
-@variant(flat)
-def _flat(statistics: Any) -> Any:
     if statistics is types.none:
         return lambda statistics: None
     return lambda statistics: double(statistics.reshape(-1))
 
 
-def fit_rows(statistics, x, out):
+@variant
+def fit_rows(statistics: Any, x: Any, out: Any) -> Any:
     """Whether there is none, or one number for every run of x along its last axis, apart from the output."""
-    raise NotImplementedError
-
-
-@variant(fit_rows)
-def _fit_rows(statistics: Any, x: Any, out: Any) -> Any:
     if statistics is types.none:
         return lambda statistics, x, out: True
     return lambda statistics, x, out: statistics.shape == x.shape[:-1] and apart(statistics, out)
@@ -125,10 +105,12 @@ def normalize_group_rows(crew, x, gamma, beta, out, stats, eps, table):
 
 
 @driver
-def normalize_group_columns(crew, x, gamma, beta, out, stats, eps, table):
+def normalize_group_columns(crew, x, gamma, beta, out, stats, eps, grouped, table):
     if not groups_fit(x, gamma, beta, out, table):
         return False
-    interleaved_normalize(crew, x.reshape(-1), None, out.reshape(-1), stats, double(gamma), double(beta), 0, eps, None, table)
+    interleaved_normalize(
+        crew, x.reshape(-1), None, out.reshape(-1), stats, double(gamma), double(beta), 0, eps, None, None, grouped, table
+    )
     return True
 
 
@@ -149,13 +131,9 @@ def move_vector(running, batch, momentum, bessel):
         running[c] = moving_average(float(running[c]), batch[c], momentum, bessel)
 
 
-def move(running, batch, momentum, bessel):
+@variant
+def move(running: Any, batch: Any, momentum: Any, bessel: Any) -> Any:
     """Running statistics, if there are any, towards those of the batch."""
-    raise NotImplementedError
-
-
-@variant(move)
-def _move(running: Any, batch: Any, momentum: Any, bessel: Any) -> Any:
     if running is types.none:
         return lambda running, batch, momentum, bessel: None
     return lambda running, batch, momentum, bessel: move_vector(running, batch, momentum, bessel)
@@ -172,31 +150,33 @@ def move_both(running_mean, running_var, stats, momentum, unbiased, table):
 def normalize_planes(crew, x, gamma, beta, running_mean, running_var, out, stats, eps, momentum, unbiased, table):
     if not can_train(x, gamma, beta, running_mean, running_var, out, momentum, unbiased, table):
         return False
-    planar_normalize(crew, x.reshape(-1), None, out.reshape(-1), stats, double(gamma), double(beta), 0, eps, None, table)
+    planar_normalize(crew, x.reshape(-1), None, out.reshape(-1), stats, double(gamma), double(beta), 0, eps, None, None, table)
     move_both(running_mean, running_var, stats, momentum, unbiased, table)
     return True
 
 
 @driver
-def normalize_columns(crew, x, gamma, beta, running_mean, running_var, out, stats, eps, momentum, unbiased, table):
+def normalize_columns(crew, x, gamma, beta, running_mean, running_var, out, stats, eps, momentum, unbiased, grouped, table):
     if not can_train(x, gamma, beta, running_mean, running_var, out, momentum, unbiased, table):
         return False
-    interleaved_normalize(crew, x.reshape(-1), None, out.reshape(-1), stats, double(gamma), double(beta), 0, eps, None, table)
+    interleaved_normalize(
+        crew, x.reshape(-1), None, out.reshape(-1), stats, double(gamma), double(beta), 0, eps, None, None, grouped, table
+    )
     move_both(running_mean, running_var, stats, momentum, unbiased, table)
     return True
 
 
 @driver
-def normalize_columns_in_two(crew, x, gamma, beta, running_mean, running_var, out, stats, eps, momentum, unbiased, table):
+def normalize_columns_in_two(crew, x, gamma, beta, running_mean, running_var, out, stats, eps, momentum, unbiased, grouped, table):
     """Where the second sweep does not find the columns in cache, or rows are dealt to threads."""
     if not can_train(x, gamma, beta, running_mean, running_var, out, momentum, unbiased, table):
         return False
     src, columns = x.reshape(-1), table[PROBLEM, CHANNEL] * table[PROBLEM, INNER]
     partial = np.empty((table[PROBLEM, CUTS], 4, columns))
     interleaved_moments(crew, src, 0, table, partial)
-    interleaved_merge(table, partial, stats, eps)
+    interleaved_merge(table, partial, stats, eps, grouped)
     parameters = row(stats, MEAN), row(stats, LOW), row(stats, RSTD), double(gamma), double(beta)
-    interleaved_apply(crew, src, None, out.reshape(-1), *parameters, None, None, table)
+    interleaved_apply(crew, src, None, out.reshape(-1), *parameters, None, None, None, grouped, table)
     move_both(running_mean, running_var, stats, momentum, unbiased, table)
     return True
 
@@ -206,16 +186,16 @@ def apply_planes(crew, x, mean, var, gamma, beta, out, eps, table):
     if not (agree(x, out) and given_fit(mean, var, gamma, beta, out, table[PROBLEM, CHANNEL])):
         return False
     parameters = double(mean), None, double(var), double(gamma), double(beta)
-    planar_apply(crew, x.reshape(-1), None, out.reshape(-1), *parameters, eps, None, table)
+    planar_apply(crew, x.reshape(-1), None, out.reshape(-1), *parameters, eps, None, None, table)
     return True
 
 
 @driver
-def apply_columns(crew, x, mean, var, gamma, beta, out, eps, table):
+def apply_columns(crew, x, mean, var, gamma, beta, out, eps, grouped, table):
     if not (agree(x, out) and given_fit(mean, var, gamma, beta, out, table[PROBLEM, CHANNEL])):
         return False
     parameters = double(mean), None, double(var), double(gamma), double(beta)
-    interleaved_apply(crew, x.reshape(-1), None, out.reshape(-1), *parameters, eps, None, table)
+    interleaved_apply(crew, x.reshape(-1), None, out.reshape(-1), *parameters, eps, None, None, grouped, table)
     return True
 
 
@@ -224,7 +204,7 @@ def can_go_back(dy, x, mean, rstd, gamma, out, table):
     return agree(x, out) and agree(dy, out) and given_fit(mean, rstd, gamma, None, out, table[PROBLEM, CHANNEL])
 
 
-@loop
+@maker
 def deliver(table, sums, rstd, gradients):
     """Parameter gradients, rounded to their dtype. gradients : (2, parameters)"""
     n = gradients.shape[1]
@@ -240,32 +220,32 @@ def backward_planes(crew, dy, x, mean, rstd, gamma, out, gradients, table):
         return False
     sums, parameters = np.empty((2, gradients.shape[1])), (double(mean), double(rstd), double(gamma), None)
     operands = dy.reshape(-1), x.reshape(-1), None, out.reshape(-1), None
-    planar_backward(crew, *operands, *parameters, None, sums, True, table)
+    planar_backward(crew, *operands, *parameters, None, sums, True, None, table)
     deliver(table, sums, parameters[1], gradients)
     return True
 
 
 @driver
-def backward_columns(crew, dy, x, mean, rstd, gamma, out, gradients, table):
+def backward_columns(crew, dy, x, mean, rstd, gamma, out, gradients, grouped, table):
     if not can_go_back(dy, x, mean, rstd, gamma, out, table):
         return False
     sums, parameters = np.empty((2, gradients.shape[1])), (double(mean), double(rstd), double(gamma), None)
     operands = dy.reshape(-1), x.reshape(-1), None, out.reshape(-1), None
-    interleaved_backward(crew, *operands, *parameters, None, sums, True, table)
+    interleaved_backward(crew, *operands, *parameters, None, sums, True, None, grouped, table)
     deliver(table, sums, parameters[1], gradients)
     return True
 
 
 @driver
-def backward_columns_in_two(crew, dy, x, mean, rstd, gamma, out, gradients, table):
+def backward_columns_in_two(crew, dy, x, mean, rstd, gamma, out, gradients, grouped, table):
     if not can_go_back(dy, x, mean, rstd, gamma, out, table):
         return False
     grad, src, columns = dy.reshape(-1), x.reshape(-1), table[PROBLEM, CHANNEL] * table[PROBLEM, INNER]
     sums, partial = np.empty((2, gradients.shape[1])), np.empty((table[PROBLEM, CUTS], 2, columns))
     parameters = double(mean), double(rstd), double(gamma), None
-    interleaved_sums(crew, grad, src, None, *parameters, None, partial, table)
+    interleaved_sums(crew, grad, src, None, *parameters, None, partial, grouped, table)
     merge_gradient_sums(table, partial, sums)
-    interleaved_gradient(crew, grad, src, None, out.reshape(-1), None, *parameters, None, sums, True, table)
+    interleaved_gradient(crew, grad, src, None, out.reshape(-1), None, *parameters, None, sums, True, None, grouped, table)
     deliver(table, sums, parameters[1], gradients)
     return True
 

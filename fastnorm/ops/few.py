@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnorm import kernels
+from fastnorm.ops import passes
 from fastnorm.plan.problem import Problem
 from fastnorm.runtime import recycling
 from fastnorm.runtime.threads import crew_for, get_num_threads
@@ -47,7 +48,8 @@ class Few:
         self._stats = (4, problem.geometry.statistics)
         self._shared = x.size if problem.schedule.parallel else 0
         self._threads = get_num_threads()  # that the plan is for
-        self._key, self._name, self._table = key, name, problem.table
+        self._key, self._name = key, name
+        self._plan = (*passes.of_columns(problem), problem.table)
         self._left = PATIENCE
         self._ready = False
         self._driver: Any = None
@@ -82,7 +84,7 @@ class Few:
         if not self._ready:
             return self._compile(arguments)
         try:
-            return bool(self._driver(self._crew(), *arguments, self._table))
+            return bool(self._driver(self._crew(), *arguments, *self._plan))
         except Exception:  # other types than those it was compiled for; the usual way knows what to do or to say
             self._ready, self._left = False, PATIENCE  # others of the same shape: not every time in vain
             _known.pop(self._key, None)
@@ -99,7 +101,7 @@ class Few:
         driver = self._driver
         try:
             driver.disable_compile(False)
-            done = bool(driver(self._crew(), *arguments, self._table))
+            done = bool(driver(self._crew(), *arguments, *self._plan))
             self._ready = True
             return done
         except Exception:  # never again

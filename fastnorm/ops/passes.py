@@ -120,6 +120,17 @@ def weights(problem: Problem, x: NDArray[Any], values: NDArray[Any] | None) -> A
     return np.ascontiguousarray(values, np.float64).reshape(-1)
 
 
+def of_columns(problem: Problem) -> tuple[Any, ...]:
+    """What kernels of columns are compiled for: `grouped` of `kernels.moments`; of planes and rows nothing."""
+    schedule = problem.schedule
+    return () if schedule.planar or schedule.rows else (None if problem.geometry.inner == 1 else 0,)
+
+
+def options_of(problem: Problem) -> tuple[Any, ...]:
+    """What kernels that write are compiled for: `streams`, and `grouped`."""
+    return (0 if problem.schedule.stream else None, *of_columns(problem))
+
+
 def moments_pass(problem: Problem, eps: float, centre: Any) -> Callable[[Any], Statistics]:
     """Statistics of the source: the bits that `normalize_pass` finds."""
     geometry, schedule, table, room = problem.geometry, problem.schedule, problem.table, kernels.moments
@@ -136,11 +147,12 @@ def moments_pass(problem: Problem, eps: float, centre: Any) -> Callable[[Any], S
     launch = Launch(problem, room, "planar_moments" if planar else "interleaved_moments")
     merge = room.planar_merge if planar else room.interleaved_merge
     shape = (schedule.cuts, 4, geometry.statistics if planar else geometry.batch * geometry.columns)
+    options = of_columns(problem)
 
     def walk(src: Any) -> Statistics:
         partial, stats = np.empty(shape), np.empty((4, geometry.statistics))
         launch(src, centre, table, partial)
-        merge(table, partial, stats, eps)
+        merge(table, partial, stats, eps, *options)
         return stats
 
     return walk
@@ -162,10 +174,10 @@ def reduction(problem: Problem, tag: str) -> NDArray[np.float64]:
 def apply_pass(problem: Problem, eps: float | None, activation: Any) -> Callable[..., None]:
     """eps : None if what comes in place of the variance is 1 / sqrt(var + eps) already."""
     launch = Launch(problem, kernels.apply, "planar_apply" if problem.schedule.planar else "interleaved_apply")
-    table = problem.table
+    options, table = options_of(problem), problem.table
 
     def walk(operands: Storages, mean: Any, low: Any, spread: Any, gamma: Any, beta: Any) -> None:
-        launch(operands[0], operands[2], operands[1], mean, low, spread, gamma, beta, eps, activation, table)
+        launch(operands[0], operands[2], operands[1], mean, low, spread, gamma, beta, eps, activation, *options, table)
 
     return walk
 
@@ -192,15 +204,15 @@ def normalize_pass(
         return in_two
     name = "rows" if schedule.rows else "planar" if schedule.planar else "interleaved"
     launch = Launch(problem, kernels.normalize, f"{name}_normalize")
-    streams = 0 if schedule.stream else None
+    options = options_of(problem)
 
     def in_one(operands: Storages, gamma: Any, beta: Any) -> Statistics:
         stats = np.empty(shape)
         src, out, extra, _, total = operands
         if schedule.rows:
-            launch(src, extra, out, total if adds else None, stats, gamma, beta, centre, eps, activation, streams, table)
+            launch(src, extra, out, total if adds else None, stats, gamma, beta, centre, eps, activation, *options, table)
         else:
-            launch(src, extra, out, stats, gamma, beta, centre, eps, activation, table)
+            launch(src, extra, out, stats, gamma, beta, centre, eps, activation, *options, table)
         return stats
 
     return in_one
@@ -215,13 +227,13 @@ def gradient_sums_pass(problem: Problem, activation: Any) -> Callable[..., Sums]
     """Of every parameter the sums, over the elements of the problem, on which the input gradient depends: the bits of `gradient_pass`."""
     geometry, schedule, table = problem.geometry, problem.schedule, problem.table
     launch = _gradient_launch(problem, "sums")
-    per_row = geometry.parameters if schedule.planar else geometry.columns
+    per_row, options = geometry.parameters if schedule.planar else geometry.columns, of_columns(problem)
 
     def walk(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any) -> Sums:
         src, _, residual, grad, _ = operands
         sums = np.empty((2, geometry.batch * geometry.parameters))
         partial = np.empty((schedule.cuts, 2, geometry.batch * per_row))
-        launch(grad, src, residual, mean, rstd, gamma, beta, activation, partial, table)
+        launch(grad, src, residual, mean, rstd, gamma, beta, activation, partial, *options, table)
         kernels.gradient.merge_gradient_sums(table, partial, sums)
         return sums
 
@@ -230,11 +242,11 @@ def gradient_sums_pass(problem: Problem, activation: Any) -> Callable[..., Sums]
 
 def input_gradient_pass(problem: Problem, activation: Any, training: bool, name: str = "gradient") -> Callable[..., None]:
     """Input gradient to the output of the problem, from given sums: those over more elements times this problem's share of them."""
-    launch, table = _gradient_launch(problem, name), problem.table
+    launch, options, table = _gradient_launch(problem, name), options_of(problem), problem.table
 
     def walk(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any, sums: Sums) -> None:
         src, out, residual, grad, grad_residual = operands
-        launch(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, table)
+        launch(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, *options, table)
 
     return walk
 
@@ -267,11 +279,11 @@ def element_gradient_pass(problem: Problem, activation: Any) -> Callable[..., Gr
             else Launch(problem, kernels.gradient_elements, "elements_backward")
         )
         parts = geometry.batch * -(-geometry.columns // schedule.columns) if lines else schedule.chunks
-        streams = () if lines else (0 if schedule.stream else None,)
+        streams = 0 if schedule.stream else None
 
         def in_one(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any) -> Gradients:
             totals = np.empty((parts, 2, n))
-            launch(operands[3], operands[0], operands[1], mean, rstd, gamma, beta, activation, *streams, totals, table)
+            launch(operands[3], operands[0], operands[1], mean, rstd, gamma, beta, activation, streams, totals, table)
             total = np.add.reduce(totals, 0) if parts > 1 else totals[0]  # parts in order
             return total[0], total[1]
 
