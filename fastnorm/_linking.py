@@ -20,9 +20,11 @@ from typing import Any, NamedTuple
 from llvmlite import binding, ir
 from numba import _dynfunc
 from numba.core import cgutils, codegen, compiler, errors, lowering, typed_passes, types, untyped_passes
-from numba.core.compiler_machinery import PassManager, register_pass
+from numba.core.analysis import dead_branch_prune
+from numba.core.compiler_machinery import FunctionPass, PassManager, register_pass
 from numba.core.typed_passes import NativeLowering
 from numba.core.types.containers import BaseTuple, UniTuple
+from numba.core.types.misc import NoneType, Omitted, Optional
 from numba.extending import intrinsic
 
 
@@ -157,6 +159,31 @@ class _SeparateLowering(_Lowering):
         return True
 
 
+class _Something(NamedTuple):
+    """Of an argument that is not None, as Numba's `dead_branch_prune` describes a literal."""
+
+    literal_type: Any
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _PruneNone(untyped_passes.SSACompliantMixin, FunctionPass):
+    """Of ``if x is None``, where x is an argument, only the branch that is taken is compiled.
+
+    Numba does so where x is None. Where it is not, what is for None was compiled, too, and values of both branches were optional.
+    """
+
+    _name = "fastnorm_prune_none"
+
+    def __init__(self) -> None:  # abstract
+        super().__init__()
+
+    def run_pass(self, state: Any) -> bool:
+        dead_branch_prune(
+            state.func_ir, [kind if isinstance(kind, NoneType | Optional | Omitted) else _Something(kind) for kind in state.args]
+        )
+        return True
+
+
 # What this library's kernels have nothing for: with blocks, functions in functions, literal arguments, expressions of whole arrays.
 _UNUSED: set[type] = {
     untyped_passes.WithLifting,
@@ -194,7 +221,8 @@ class Lean(compiler.CompilerBase):
     def define_pipelines(self) -> list[Any]:
         usual = compiler.DefaultPassBuilder.define_nopython_pipeline(self.state)
         manager = _Passes(usual.pipeline_name)
-        manager.passes = [(self.lowering if step is NativeLowering else step, text) for step, text in usual.passes if step not in _UNUSED]
+        instead = {NativeLowering: self.lowering, untyped_passes.DeadBranchPrune: _PruneNone}
+        manager.passes = [(instead.get(step, step), text) for step, text in usual.passes if step not in _UNUSED]
         manager.finalize()
         return [manager]
 

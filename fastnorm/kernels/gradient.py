@@ -14,6 +14,7 @@ from fastnorm.element.affine import split_mean
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.gradient import GradientSums, add_sums, mean_terms
 from fastnorm.element.storage import as_compute, at_once, cut, row, zero_of
+from fastnorm.kernels.columns import add_run
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.tile import gradient_sums_of_run, gradient_to
 from fastnorm.kernels.walk import elements_per_statistic, parameters_per_statistic, position, span
@@ -139,13 +140,9 @@ def planar_sums(crew, grad, src, residual, mean, rstd, gamma, beta, activation, 
 def merge_gradient_sums(table, partial, sums):
     """Cuts in order; then the `run` columns of a parameter, where partial has one entry per column."""
     n = partial.shape[2]
-    total = partial[0]
-    target = row(partial, 0)
     for part in range(1, partial.shape[0]):
-        source = row(partial, part)
-        for i in range(2 * n):
-            target[i] += source[i]
-    record_sums(sums, 0, total, n, n // sums.shape[1])
+        add_run(row(partial, 0), row(partial, part), 2 * n)
+    record_sums(sums, 0, partial[0], n, n // sums.shape[1])
 
 
 @loop

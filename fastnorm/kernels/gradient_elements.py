@@ -9,7 +9,11 @@ sums   : float64 (2, batch * channel), of the weighted gradient and of its produ
 
 from __future__ import annotations
 
-from fastnorm._jit import chunk_body, driver, loop
+from typing import Any
+
+from numba.core import types
+
+from fastnorm._jit import chunk_body, driver, loop, variant
 from fastnorm.element.bits import fence, wide_vectors
 from fastnorm.element.gradient import GradientSums, add_sums, mean_terms
 from fastnorm.element.parameters import gain_of, shift_of
@@ -26,12 +30,12 @@ from fastnorm.kernels.walk import elements_per_statistic, position, run_length, 
 from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, CUTS, GRAD, INNER, OUT, PARAM, PROBLEM, SRC
 
 
-@loop
-def shift_sums(running, mean, start, n):
+@variant
+def shift_sums(running: Any, mean: Any, start: Any, n: Any) -> Any:
     """Where the gradients of shifts are summed; RMS norm has none."""
-    if mean is None:
-        return None
-    return cut(row(running, 1), start, n)
+    if mean is types.none:
+        return lambda running, mean, start, n: None
+    return lambda running, mean, start, n: cut(row(running, 1), start, n)
 
 
 @loop
