@@ -104,21 +104,23 @@ def batch_norm_backward(
         dx, gradients = few.output() if out is None else out, np.empty((2, few.shape[axis]), gradient_dtype(gamma))
         if few.run(dy, x, mean, rstd, gamma, dx, gradients):
             return BatchNormGradients(dx, gradients[0], gradients[1])
-    arrays = (x, dy, mean, rstd, gamma, beta)
-    key = None if residual is not None else signature((batch_norm_backward, axis, type(axis), training, activation), out, *arrays)
+    arrays = (x, dy, mean, rstd, gamma, beta, residual)
+    result = BatchNormGradients if residual is None else BatchNormResidualGradients
+    single = residual is None or out is None  # not a pair of outputs
+    key = signature((batch_norm_backward, axis, type(axis), training, activation), out, *arrays) if single else None
     known = recall(key, out, *arrays)
     if known is not None:
         again(x, options)
-        return BatchNormGradients(*known(*arrays, out))
+        return result(*known(*arrays, out))
     call = BackwardCall(dy, x, mean, rstd, gamma, axis, activation, beta, residual, out)
     if call.x.size == 0:
         return call.result(np.zeros(call.channels), np.zeros(call.channels))
     problem = call.problem()
-    if call.grad is dy and memorable(key, out, *arrays):
+    if call.grad is dy and call.extra is residual and memorable(key, out, *arrays):
         operands, of_parameters = (call.x, call.target.computed, call.grad), ((call.channels,), call.dtype)
-        repeated = backpropagator(problem, call.activation, bool(training), operands, mean, rstd, gamma, beta, *of_parameters)
+        repeated = backpropagator(problem, call.activation, bool(training), operands, mean, rstd, gamma, beta, *of_parameters, residual)
         remember(key, repeated, out, *arrays)
-        if activation is None and training is True:
+        if residual is None and activation is None and training is True:
             offer_walk(x, options, "backward", problem)
     dgamma, dbeta = passes.gradient(problem, *call.parameters, call.activation, bool(training))
     problem.finish()
@@ -142,7 +144,7 @@ class BackwardCall:
         extra = None if residual is None else operand("residual", residual, x.shape)
         self.target, self.extra_target = backward_outputs(out, x, grad, extra)
         self.x, self.grad, self.axis, self.channels = x, grad, axis, channels
-        self.read = extra if activation is not None else None
+        self.extra, self.read = extra, extra if activation is not None else None
         self.activation, self.dtype = activation_tag(activation), gradient_dtype(gamma)
         if out is not None:
             targets = [t for t in (self.target, self.extra_target) if t is not None]

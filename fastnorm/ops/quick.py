@@ -75,6 +75,25 @@ def quick_var(a: Any, axis: Any, ddof: Any, root: bool = False) -> Any:
     return _result(a, np.sqrt(var) if root else var, walk)
 
 
+def quick_mean_var(a: Any, axis: Any, ddof: Any) -> tuple[Any, Any] | None:
+    """Both in float64."""
+    if type(ddof) is not int:
+        return None
+    if axis is None:
+        whole = _moments_of_all(a)
+        if whole is None or ddof >= a.size:
+            return None
+        return np.float64(whole[0]), np.float64(whole[1] * a.size / (a.size - ddof))
+    walk = _walk_along(a, axis)
+    if walk is None or ddof >= walk.length:
+        return None
+    stats = walk.moments(a.reshape(-1))
+    if not _finite(stats):
+        return None
+    mean, var = stats[0], stats[2] * walk.length / (walk.length - ddof)
+    return mean.reshape(walk.kept)[()], var.reshape(walk.kept)[()]
+
+
 def _scalar(a: Array, value: float) -> Any:
     return np.float64(value) if a.dtype.char == "d" else np.float32(value)
 

@@ -14,7 +14,7 @@ from fastnorm.runtime import recycling
 
 Array = NDArray[Any]
 Forward = Callable[..., tuple[Array, passes.Statistics]]
-Backward = Callable[..., tuple[Array, Array, Array]]
+Backward = Callable[..., tuple[Array, ...]]
 
 
 def normalizer(
@@ -34,22 +34,29 @@ def normalizer(
 
 def backpropagator(
     problem: Problem, activation: Any, training: bool, operands: tuple[Array, Array, Array], mean: Any, rstd: Any, gamma: Any, beta: Any,
-    parameter_shape: tuple[int, ...], parameter_dtype: Any,
+    parameter_shape: tuple[int, ...], parameter_dtype: Any, residual: Any = None,
 ) -> Backward:  # fmt: skip
-    """(x, dy, mean, rstd, gamma, beta, out) -> dx, dgamma, dbeta. operands : x, out, dy; mean : None for RMS norm."""
+    """(x, dy, mean, rstd, gamma, beta, residual, out) -> dx, dgamma, dbeta, and dresidual if there is a residual.
+
+    operands : x, out, dy; mean : None for RMS norm
+    """
     walk = passes.gradient_walk(problem, activation, training)
     x, out = operands[:2]
     of_x, of_out, of_dy = (passes.flattener(a) for a in operands)
     of_mean, of_rstd = passes.statistician(mean), passes.statistician(rstd)
     of_gamma, of_beta = passes.weigher(problem, x, gamma), passes.weigher(problem, x, beta)
     shape, dtype = x.shape, out.dtype
+    of_residual = passes.flattener(None if activation is None else residual)
+    adds, of_dresidual = residual is not None, passes.flattener(None if residual is None else out)
 
-    def call(x: Any, dy: Any, mean: Any, rstd: Any, gamma: Any, beta: Any, out: Any) -> tuple[Array, Array, Array]:
+    def call(x: Any, dy: Any, mean: Any, rstd: Any, gamma: Any, beta: Any, residual: Any, out: Any) -> tuple[Array, ...]:
         dx = recycling.empty(shape, dtype) if out is None else out
-        storages = (of_x(x), of_out(dx), None, of_dy(dy), None)
+        dresidual = recycling.empty(shape, dtype) if adds else None
+        storages = (of_x(x), of_out(dx), of_residual(residual), of_dy(dy), of_dresidual(dresidual))
         dgamma, dbeta = walk(storages, of_mean(mean), of_rstd(rstd), of_gamma(gamma), of_beta(beta))
         if parameter_dtype != np.float64:
             dgamma, dbeta = dgamma.astype(parameter_dtype), dbeta.astype(parameter_dtype)
-        return dx, dgamma.reshape(parameter_shape), dbeta.reshape(parameter_shape)
+        gradients = dx, dgamma.reshape(parameter_shape), dbeta.reshape(parameter_shape)
+        return gradients if dresidual is None else (*gradients, dresidual)
 
     return call

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastnorm.ops.average_calls import degrees
 from fastnorm.ops.pooling import Pool, pooled
+from fastnorm.ops.quick import quick_mean_var
 from fastnorm.plan.intake import as_array, check_nan_policy, is_stream, normalize_axes
 from fastnorm.plan.memory import pieces
 from fastnorm.runtime.progress import tracked
@@ -86,6 +87,10 @@ def mean_var(
     >>> fn.mean_var(np.array([1.0, 2.0, np.nan]), nan_policy="omit", weights=[1.0, 3.0, 1.0])
     MeanVar(mean=np.float64(1.75), var=np.float64(0.1875))
     """
+    if nan_policy == "propagate" and weights is None and keepdims is False and progress is False:
+        quick = quick_mean_var(a, axis, ddof)
+        if quick is not None:
+            return MeanVar(*quick)
     check_nan_policy(nan_policy)
     ddof = degrees(ddof)
     if is_stream(a):

@@ -1,0 +1,130 @@
+"""Calls that are remembered, and the shortest way of `mean_var`: the bits and the warnings of the general way."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastnorm as fn
+from fastnorm.ops import calls, few
+
+Array = np.ndarray[Any, Any]
+F2, F4, F8 = np.float16, np.float32, np.float64
+
+
+def forget() -> None:
+    for known in (few._known, few._offered, calls._known):
+        known.clear()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_known() -> Iterator[None]:
+    forget()
+    yield
+    forget()
+
+
+def draw(shape: tuple[int, ...], dtype: Any, seed: int) -> Array:
+    return (np.random.default_rng(seed).standard_normal(shape) * 3 + 1).astype(dtype)
+
+
+def repeats(call: Callable[..., Any], make: Callable[[int], tuple[Array, ...]]) -> int:
+    """Check a first, a second and a third call, of other arrays, against calls that nothing is known of; how many kinds are known then."""
+    found = [[np.array(a) for a in call(*make(seed))] for seed in (0, 1, 2)]
+    known = len(calls._known)
+    for seed, results in enumerate(found):
+        forget()
+        for a, b in zip(results, call(*make(seed)), strict=True):
+            np.testing.assert_array_equal(a, b)
+            assert (a.dtype, a.shape) == (b.dtype, b.shape)
+    return known
+
+
+@pytest.mark.parametrize("shape", [(6, 5, 32), (40, 7), (1, 1), (3, 3000)], ids=str)
+@pytest.mark.parametrize(("name", "dtype", "other"), [("layer", F4, False), ("layer", F2, False), ("rms", F4, True), ("rms", F8, False)])
+def test_norms_of_sums(name: str, dtype: Any, shape: tuple[int, ...], other: bool) -> None:
+    def call(x: Array, residual: Array, gamma: Array) -> Any:
+        if name == "layer":
+            return fn.add_layer_norm(x, residual, gamma, gamma, return_stats=True)
+        return fn.add_rms_norm(x, residual, gamma, return_stats=True)
+
+    def make(seed: int) -> tuple[Array, ...]:
+        return draw(shape, dtype, seed), draw(shape, F8 if other else dtype, seed + 9), draw(shape[-1:], F4, seed + 5)
+
+    assert repeats(call, make) == 1
+    x, residual, gamma = make(0)
+    y, h = call(x, residual, gamma)[:2]
+    np.testing.assert_array_equal(h, (x.astype(F8) + residual).astype(dtype) if dtype == F8 or other else (x + residual))
+    assert not np.may_share_memory(y, h)
+
+
+def test_sums_that_cannot_be_remembered() -> None:
+    x, residual = draw((5, 6, 7), F4, 0), draw((5, 6, 7), F4, 1)
+    expected = fn.add_layer_norm(x, residual)
+    calls._known.clear()
+    for arrays in ((x[::-1], residual[::-1]), (x.tolist(), residual), (x, residual.astype(np.int16))):
+        fn.add_layer_norm(*arrays)
+    first, _ = fn.add_layer_norm(x.transpose(1, 0, 2), residual.transpose(1, 0, 2))
+    np.testing.assert_array_equal(first.transpose(1, 0, 2), expected.y)
+    out = np.empty_like(x), np.empty_like(x)
+    assert fn.add_layer_norm(x, residual, out=out).y is out[0]
+    np.testing.assert_array_equal(out[1], expected.h)
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+@pytest.mark.parametrize(("dtype", "activation"), [(F4, None), (F4, "relu"), (F8, "silu"), (F2, "relu")])
+def test_backward_with_a_residual(dtype: Any, axis: int, activation: Any) -> None:
+    shape = (4, 6, 5, 6)
+
+    def call(dy: Array, x: Array, residual: Array, gamma: Array, out: Any = None) -> Any:
+        given = {"axis": axis, "activation": activation, "residual": residual}
+        _, mean, rstd = fn.batch_norm_train(x, gamma, gamma, **given)
+        calls._known.clear() if out is not None else None
+        return fn.batch_norm_backward(dy, x, mean, rstd, gamma, beta=gamma, out=out, **given)
+
+    def make(seed: int) -> tuple[Array, ...]:
+        return *(draw(shape, dtype, seed + k) for k in (0, 3, 6)), draw(shape[axis : axis + 1 or None], F4, seed + 8)
+
+    assert repeats(call, make) == 2  # forward and backward
+    arrays = make(0)
+    expected = call(*arrays)
+    again = call(*arrays)
+    assert type(again) is type(expected)
+    assert again._fields == ("dx", "dgamma", "dbeta", "dresidual")
+    pair = np.empty(shape, dtype), np.empty(shape, dtype)
+    found = call(*arrays, out=pair)
+    assert found.dx is pair[0]
+    np.testing.assert_array_equal(pair[1], expected.dresidual)
+    assert not np.may_share_memory(again.dx, again.dresidual)
+
+
+def general(a: Array, axis: Any, ddof: Any) -> Any:
+    """`keepdims` goes the general way."""
+    mean, var = fn.mean_var(a, axis, ddof=ddof, keepdims=True)
+    shape = () if axis is None else np.delete(a.shape, axis).tolist()
+    return mean.reshape(shape)[()], var.reshape(shape)[()]
+
+
+@pytest.mark.parametrize("trap", [None, np.nan, np.inf])
+@pytest.mark.parametrize("ddof", [0, 1, 3, 0.5])
+@pytest.mark.parametrize("dtype", [F4, F8, F2])
+@pytest.mark.parametrize("shape", [(5, 7), (300, 40), (1, 9), (7,), (4, 3, 5), (64, 1500)], ids=str)
+def test_mean_var_by_the_shortest_way(shape: tuple[int, ...], dtype: Any, ddof: Any, trap: Any) -> None:
+    a = draw(shape, dtype, 4)
+    if trap is not None:
+        a.flat[a.size // 2] = trap
+    for axis in (None, *range(a.ndim)):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            expected = general(a, axis, ddof)
+        with warnings.catch_warnings(record=True) as tells:
+            warnings.simplefilter("always")
+            found = fn.mean_var(a, axis, ddof=ddof)
+        assert [str(w.message) for w in tells] == [str(w.message) for w in told]
+        for x, y in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(x, y)
+            assert (type(x), x.dtype, x.shape) == (type(y), y.dtype, y.shape)
