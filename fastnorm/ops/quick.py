@@ -49,11 +49,8 @@ def quick_mean(a: Any, axis: Any) -> Any:
     if axis is None:
         whole = _moments_of_all(a)
         return None if whole is None else _scalar(a, whole[0])
-    walk = _walk_along(a, axis)
-    if walk is None:
-        return None
-    stats = walk.moments(a.reshape(-1))
-    return _result(a, stats[0], walk) if _finite(stats) else None
+    found = _moments_along(a, axis, 0)
+    return None if found is None else _result(a, found[1][0], found[0])
 
 
 def quick_var(a: Any, axis: Any, ddof: Any, root: bool = False) -> Any:
@@ -65,12 +62,10 @@ def quick_var(a: Any, axis: Any, ddof: Any, root: bool = False) -> Any:
             return None
         value = whole[1] if ddof == 0 else whole[1] * a.size / (a.size - ddof)
         return _scalar(a, math.sqrt(value) if root else value)
-    walk = _walk_along(a, axis)
-    if walk is None or ddof >= walk.length:
+    found = _moments_along(a, axis, ddof)
+    if found is None:
         return None
-    stats = walk.moments(a.reshape(-1))
-    if not _finite(stats):
-        return None
+    walk, stats = found
     var = stats[2] if ddof == 0 else stats[2] * walk.length / (walk.length - ddof)
     return _result(a, np.sqrt(var) if root else var, walk)
 
@@ -84,13 +79,11 @@ def quick_mean_var(a: Any, axis: Any, ddof: Any) -> tuple[Any, Any] | None:
         if whole is None or ddof >= a.size:
             return None
         return np.float64(whole[0]), np.float64(whole[1] * a.size / (a.size - ddof))
-    walk = _walk_along(a, axis)
-    if walk is None or ddof >= walk.length:
+    found = _moments_along(a, axis, ddof)
+    if found is None:
         return None
-    stats = walk.moments(a.reshape(-1))
-    if not _finite(stats):
-        return None
-    mean, var = stats[0], stats[2] * walk.length / (walk.length - ddof)
+    walk, stats = found
+    mean, var = stats[0], stats[2] * walk.length / (walk.length - ddof)  # as the general way has it, also without ddof
     return mean.reshape(walk.kept)[()], var.reshape(walk.kept)[()]
 
 
@@ -106,6 +99,15 @@ def _result(a: Array, values: Array, walk: _Walk) -> Any:
 def _finite(stats: Array) -> bool:
     square = float(np.dot(stats[0], stats[0]))
     return square - square == 0.0
+
+
+def _moments_along(a: Any, axis: int, ddof: int) -> tuple[_Walk, Array] | None:
+    """How they were found, and finite moments (4, statistics)."""
+    walk = _walk_along(a, axis)
+    if walk is None or ddof >= walk.length:
+        return None
+    stats = walk.moments(a.reshape(-1))
+    return (walk, stats) if _finite(stats) else None
 
 
 def _moments_of_all(a: Any) -> tuple[float, float] | None:
