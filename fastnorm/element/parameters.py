@@ -11,7 +11,7 @@ from typing import Any
 from numba.core import types
 
 from fastnorm._jit import variant
-from fastnorm.element.storage import cut
+from fastnorm.element.storage import at, cut
 
 
 def is_per_element(parameter: Any) -> bool:
@@ -22,7 +22,7 @@ def is_per_element(parameter: Any) -> bool:
 def number_of(parameter: Any, index: Any, absent: Any) -> Any:
     """The number that the elements of one statistic share: `absent` if there is none."""
     if isinstance(parameter, types.Array):
-        return lambda parameter, index, absent: float(parameter[index])
+        return lambda parameter, index, absent: float(at(parameter, index))
     return lambda parameter, index, absent: absent
 
 

@@ -14,7 +14,7 @@ from fastnorm.element.affine import split_mean
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.moments import reciprocal_std
 from fastnorm.element.parameters import gain_at, gain_of, number_of, shift_of, shifts_at
-from fastnorm.element.storage import as_compute, cut, row, zero_of
+from fastnorm.element.storage import as_compute, at, cut, row, write, zero_of
 from fastnorm.element.streaming import before_line
 from fastnorm.kernels.columns import repeat, rows_of
 from fastnorm.kernels.dealing import deal
@@ -70,24 +70,26 @@ def mean_parts(zero, mean, low, stat):
     """High and low part of a mean; None, None where deviations are from zero."""
     if mean is None:
         return None, None
-    return split_mean(zero, mean[stat], low[stat] if low is not None else 0.0)
+    return split_mean(zero, at(mean, stat), at(low, stat) if low is not None else 0.0)
 
 
 @loop
 def rstd_of(spread, eps, stat):
     if eps is None:
-        return spread[stat]
-    return reciprocal_std(spread[stat], eps)
+        return at(spread, stat)
+    return reciprocal_std(at(spread, stat), eps)
 
 
 @loop
 def put_mean_parts(highs, lows, i, zero, mean, low, stat):
     """The same into vectors, zeros where there is no mean."""
     if mean is None:
-        highs[i] = zero
-        lows[i] = zero
+        write(highs, i, zero)
+        write(lows, i, zero)
     else:
-        highs[i], lows[i] = mean_parts(zero, mean, low, stat)
+        high, rest = mean_parts(zero, mean, low, stat)
+        write(highs, i, high)
+        write(lows, i, rest)
 
 
 @chunk_body
@@ -122,14 +124,20 @@ def apply_to_span(src, residual, out, mean, low, spread, gamma, beta, eps, activ
 
 
 @chunk_body
-def parameters_of_channels(parameters, at, stat, param, n, mean, low, spread, gamma, beta, eps):
-    """Fill the vectors high, low, scale, shift from place `at` on for n statistics with a parameter each. Vectorizes."""
+def parameters_of_channels(parameters, place, stat, param, n, mean, low, spread, gamma, beta, eps):
+    """Fill the vectors high, low, scale, shift from `place` on for n statistics with a parameter each.
+
+    Vectorizes, with `at` and `write`: nine vectors are more than LLVM compares.
+    """
     wide_vectors()
-    highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
+    highs, lows = cut(row(parameters, 0), place, n), cut(row(parameters, 1), place, n)
+    scales, shifts = cut(row(parameters, 2), place, n), cut(row(parameters, 3), place, n)
     zero = zero_of(highs)
     for k in range(n):
-        put_mean_parts(highs, lows, at + k, zero, mean, low, stat + k)
-        scales[at + k], shifts[at + k] = parameters_of(zero, rstd_of(spread, eps, stat + k), gamma, beta, param + k)
+        put_mean_parts(highs, lows, k, zero, mean, low, stat + k)
+        scale, shift = parameters_of(zero, rstd_of(spread, eps, stat + k), gamma, beta, param + k)
+        write(scales, k, scale)
+        write(shifts, k, shift)
 
 
 @chunk_body

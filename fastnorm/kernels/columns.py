@@ -7,7 +7,7 @@ from fastnorm.element.affine import centred, distance, origin_near
 from fastnorm.element.bits import wide_vectors
 from fastnorm.element.gradient import through_activation
 from fastnorm.element.moments import Moments, about_shift, merge, relative_mean, union_of_equals
-from fastnorm.element.storage import as_compute, cut, load, row, zero_of
+from fastnorm.element.storage import as_compute, at, cut, load, row, write, zero_of
 from fastnorm.kernels.tile import moments_of_run
 
 # Rows between two merges. Sums of this many rows about the mean of their first eight lose at most
@@ -16,17 +16,17 @@ ROWS = 64
 
 
 @chunk_body
-def sum_eight_rows(src, at, step, n, shift, total, squares):
+def sum_eight_rows(src, start, step, n, shift, total, squares):
     """Eight rows at a time: one load and store of the running sums per eight rows."""
     wide_vectors()
-    r0 = cut(src, at, n)
-    r1 = cut(src, at + step, n)
-    r2 = cut(src, at + 2 * step, n)
-    r3 = cut(src, at + 3 * step, n)
-    r4 = cut(src, at + 4 * step, n)
-    r5 = cut(src, at + 5 * step, n)
-    r6 = cut(src, at + 6 * step, n)
-    r7 = cut(src, at + 7 * step, n)
+    r0 = cut(src, start, n)
+    r1 = cut(src, start + step, n)
+    r2 = cut(src, start + 2 * step, n)
+    r3 = cut(src, start + 3 * step, n)
+    r4 = cut(src, start + 4 * step, n)
+    r5 = cut(src, start + 5 * step, n)
+    r6 = cut(src, start + 6 * step, n)
+    r7 = cut(src, start + 7 * step, n)
     for i in range(n):
         m = shift[i]
         d0 = distance(load(r0, i), m)
@@ -42,9 +42,9 @@ def sum_eight_rows(src, at, step, n, shift, total, squares):
 
 
 @chunk_body
-def sum_row(src, at, n, shift, total, squares):
+def sum_row(src, start, n, shift, total, squares):
     wide_vectors()
-    line = cut(src, at, n)
+    line = cut(src, start, n)
     for i in range(n):
         d = distance(load(line, i), shift[i])
         total[i] += d
@@ -63,10 +63,11 @@ def merge_columns(count, mean, low, m2, other_count, other_mean, other_low, othe
     """Moments of every column joined with those of as many further rows."""
     wide_vectors()
     for i in range(n):
-        joined = merge(Moments(count, mean[i], low[i], m2[i]), Moments(other_count, other_mean[i], other_low[i], other_m2[i]))
-        mean[i] = joined.mean
-        low[i] = joined.low
-        m2[i] = joined.m2
+        other = Moments(other_count, at(other_mean, i), at(other_low, i), at(other_m2, i))
+        joined = merge(Moments(count, at(mean, i), at(low, i), at(m2, i)), other)
+        write(mean, i, joined.mean)
+        write(low, i, joined.low)
+        write(m2, i, joined.m2)
 
 
 @chunk_body
@@ -87,23 +88,23 @@ def add_scaled(storage, target, source, factor, n):
 def moments_of_sums(count, shift, total, squares, mean, low, m2, n):
     wide_vectors()
     for i in range(n):
-        joined = about_shift(count, float(shift[i]), float(total[i]), float(squares[i]))
-        mean[i] = joined.mean
-        low[i] = joined.low
-        m2[i] = joined.m2
+        joined = about_shift(count, float(at(shift, i)), float(at(total, i)), float(at(squares, i)))
+        write(mean, i, joined.mean)
+        write(low, i, joined.low)
+        write(m2, i, joined.m2)
 
 
 @loop
-def sum_rows(src, at, step, n_rows, n, shift, total, squares):
+def sum_rows(src, start, step, n_rows, n, shift, total, squares):
     """Sums of d and d*d of every column, where d = x - shift."""
     clear(total, n)
     clear(squares, n)
     line = 0
     while line + 8 <= n_rows:
-        sum_eight_rows(src, at + line * step, step, n, shift, total, squares)
+        sum_eight_rows(src, start + line * step, step, n, shift, total, squares)
         line += 8
     while line < n_rows:
-        sum_row(src, at + line * step, n, shift, total, squares)
+        sum_row(src, start + line * step, n, shift, total, squares)
         line += 1
 
 
@@ -116,7 +117,7 @@ def add_squares(line, m2, n):
 
 
 @loop
-def moments_of_rows(src, centre, at, step, n_rows, n, count, moments, block_moments, sums):
+def moments_of_rows(src, centre, start, step, n_rows, n, count, moments, block_moments, sums):
     """Merge the moments of n_rows rows of n columns into moments[1:4], that hold `count` rows already.
 
     centre : None for moments about zero
@@ -124,18 +125,18 @@ def moments_of_rows(src, centre, at, step, n_rows, n, count, moments, block_mome
     """
     if centre is None:
         for line in range(n_rows):
-            add_squares(cut(src, at + line * step, n), row(moments, 3), n)
+            add_squares(cut(src, start + line * step, n), row(moments, 3), n)
         return count + float(n_rows)
-    return moments_of_centred_rows(src, at, step, n_rows, n, count, moments, block_moments, sums)
+    return moments_of_centred_rows(src, start, step, n_rows, n, count, moments, block_moments, sums)
 
 
 @loop
-def moments_of_centred_rows(src, at, step, n_rows, n, count, moments, block_moments, sums):
+def moments_of_centred_rows(src, start, step, n_rows, n, count, moments, block_moments, sums):
     shift, total, squares = row(sums, 0), row(sums, 1), row(sums, 2)
     mean, low, m2 = row(block_moments, 1), row(block_moments, 2), row(block_moments, 3)
     done = 0
     while done < n_rows:
-        place = at + done * step
+        place = start + done * step
         block = min(ROWS, n_rows - done)
         first = cut(src, place, n)
         load_row(first, shift, n)

@@ -11,7 +11,7 @@ from fastnorm.element.affine import centred
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.gradient import GradientSums, through_activation, weighted
 from fastnorm.element.parameters import gain_at, shifts_at
-from fastnorm.element.storage import as_compute, cut, load, row, zero_of
+from fastnorm.element.storage import as_compute, at, cut, load, row, write, zero_of
 from fastnorm.kernels.apply import put_mean_parts
 from fastnorm.kernels.columns import ROWS, add_run, clear
 from fastnorm.kernels.dealing import deal
@@ -31,7 +31,7 @@ def line_parameters(parameters, table, b, column, n, mean, rstd):
     first = b * table[PROBLEM, CHANNEL] + column
     for i in range(n):
         put_mean_parts(highs, lows, i, zero, mean, None, first + i)
-        scales[i] = as_compute(zero, rstd[first + i])
+        write(scales, i, as_compute(zero, at(rstd, first + i)))
 
 
 @chunk_body
@@ -39,13 +39,15 @@ def line_terms(parameters, table, b, column, n, mean, rstd, totals):
     """Fill offset and slope of a column tile."""
     wide_vectors()
     offsets, slopes = row(parameters, 4), row(parameters, 5)
+    grads, products = row(totals, 0), row(totals, 1)
     zero = zero_of(offsets)
     first = b * table[PROBLEM, CHANNEL] + column
     count = float(table[PROBLEM, OUTER])
     for i in range(n):
-        offset, slope = terms_about(mean, GradientSums(totals[0, i], totals[1, i]), count, rstd[first + i])
-        offsets[i] = as_compute(zero, offset)
-        slopes[i] = as_compute(zero, slope)
+        total = GradientSums(at(grads, i), at(products, i))
+        offset, slope = terms_about(mean, total, count, at(rstd, first + i))
+        write(offsets, i, as_compute(zero, offset))
+        write(slopes, i, as_compute(zero, slope))
 
 
 @chunk_body

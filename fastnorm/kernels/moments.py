@@ -11,7 +11,7 @@ from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.affine import origin_near
 from fastnorm.element.bits import compact, wide_vectors
 from fastnorm.element.moments import EMPTY, Moments, about_shift, lopsided, merge, reciprocal_std, rounded_mean, variance
-from fastnorm.element.storage import as_compute, cut, load, row, zero_of
+from fastnorm.element.storage import as_compute, at, cut, load, row, write, zero_of
 from fastnorm.kernels.columns import clear, copy_run, merge_columns, moments_of_columns, moments_of_rows, unfold
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.scratch import vectors
@@ -157,8 +157,8 @@ def moments_of_block(src, centre, table, b, column, n, begin, end, moments, bloc
         first = begin if part == 0 else rest
         n_rows = folded if part == 0 else end - rest
         times = fold if part == 0 else 1
-        at = column_place(table, SRC, b, first, column)
-        count = moments_of_rows(src, centre, at, table[SRC, STEP_OUTER] * times, n_rows, n * times, count, moments, block_moments, sums)
+        place = column_place(table, SRC, b, first, column)
+        count = moments_of_rows(src, centre, place, table[SRC, STEP_OUTER] * times, n_rows, n * times, count, moments, block_moments, sums)
         if part == 0 and folded > 0:
             unfold(count, mean, low, m2, fold, n)
             count *= fold
@@ -199,13 +199,16 @@ def record_columns(stats, first_stat, count, moments, n, grouped, inner, eps):
     wide_vectors()
     mean, low, m2 = row(moments, 1), row(moments, 2), row(moments, 3)
     if grouped is None or inner == 1:
-        means, lows, variances, rstds = row(stats, MEAN), row(stats, LOW), row(stats, VARIANCE), row(stats, RSTD)
-        for i in range(n):
-            moments_of_column = Moments(count, mean[i], low[i], m2[i])
-            means[first_stat + i], lows[first_stat + i] = rounded_mean(moments_of_column)
+        means, lows = cut(row(stats, MEAN), first_stat, n), cut(row(stats, LOW), first_stat, n)
+        variances, rstds = cut(row(stats, VARIANCE), first_stat, n), cut(row(stats, RSTD), first_stat, n)
+        for i in range(n):  # vectorizes, with `at` and `write`: seven vectors are more than LLVM compares
+            moments_of_column = Moments(count, at(mean, i), at(low, i), at(m2, i))
+            high, rest = rounded_mean(moments_of_column)
             var = variance(moments_of_column)
-            variances[first_stat + i] = var
-            rstds[first_stat + i] = reciprocal_std(var, eps)
+            write(means, i, high)
+            write(lows, i, rest)
+            write(variances, i, var)
+            write(rstds, i, reciprocal_std(var, eps))
     else:
         for k in range(n // inner):
             a = k * inner
