@@ -43,6 +43,10 @@ class Strided(NamedTuple):
 _MEMORY, _START, _STEP, _SWAPPED, _SAMPLE = range(5)
 
 
+# Lanes of the vectors with a mask that the end of a run is worked on in; of runs of few elements. Left to LLVM, ends of up to 63
+# elements are vectors of eight, and elements one by one.
+LANES, FEW_LANES = 64, 16
+
 # Roundings of equal elements all go one way: 1024 of them in one float32 sum were wrong by 1e-5, 64 are by 5e-7.
 _IN_ONE_LANE = 64
 
@@ -230,6 +234,21 @@ def subrun(typing_context: Any, run: Any, index: Any, count: Any) -> Any:
         return generate_cut(context, builder, signature, [value, begin, length])
 
     return signature, generate
+
+
+@intrinsic(prefer_literal=False)
+def before_lanes(typing_context: Any, run: Any, n: Any, lanes: Any) -> Any:
+    """Of the first n elements of a run those in groups of so many lanes, a power of two; all, for None. What is left is for a loop over all
+    lanes, with a condition, which becomes vectors with a mask; where a processor has no masks, or elements no vectors, nothing is left."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        masks = "+avx512vl" in context.codegen().magic_tuple()[2]
+        plain = isinstance(run, types.Array) and isinstance(run.dtype, types.Float)
+        if lanes is types.none or not (masks and plain):
+            return arguments[1]
+        return builder.and_(arguments[1], builder.neg(arguments[2]))
+
+    return types.intp(run, types.intp, types.none if lanes is types.none else types.intp), generate
 
 
 @intrinsic(prefer_literal=False)

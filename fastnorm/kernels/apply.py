@@ -14,13 +14,13 @@ from fastnorm.element.affine import split_mean
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.moments import reciprocal_std
 from fastnorm.element.parameters import gain_at, gain_of, number_of, shift_of, shifts_at
-from fastnorm.element.storage import as_compute, at, cut, row, write, zero_of
+from fastnorm.element.storage import LANES, as_compute, at, cut, row, write, zero_of
 from fastnorm.element.streaming import before_line
 from fastnorm.kernels.columns import repeat, rows_of
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.prefetch import fetch_row, fetch_row_to_write
 from fastnorm.kernels.scratch import vectors
-from fastnorm.kernels.tile import normalize_run, normalize_to
+from fastnorm.kernels.tile import normalize_in_lanes, normalize_to
 from fastnorm.kernels.walk import (
     column_place,
     fold_within,
@@ -155,13 +155,14 @@ def walk_short_planes(src, residual, out, parameters, activation, table, o, c, i
     highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
     while left > 0:
         n = min(inner - i, left)
-        run_src = cut(src, position(table, SRC, 0, o, c, i), n)
-        run_residual = cut(residual, position(table, EXTRA, 0, o, c, i), n)
-        target = cut(out, position(table, OUT, 0, o, c, i), n)
-        normalize_run(run_src, run_residual, target, n, highs[c], lows[c], scales[c], None, shifts[c], activation)
-        left -= n
-        _, o, c = next_plane(outer, channel, 0, o, c)
-        i = 0
+        for _ in range(left // n if n == inner else 1):  # of one length: their masks are made once
+            run_src = cut(src, position(table, SRC, 0, o, c, i), n)
+            run_residual = cut(residual, position(table, EXTRA, 0, o, c, i), n)
+            target = cut(out, position(table, OUT, 0, o, c, i), n)
+            normalize_in_lanes(run_src, run_residual, target, n, highs[c], lows[c], scales[c], None, shifts[c], activation, LANES)
+            left -= n
+            _, o, c = next_plane(outer, channel, 0, o, c)
+            i = 0
 
 
 @chunk_body

@@ -49,7 +49,7 @@ def shift_of_short_runs(src, table, b, c, begin, end):
     guess = zero_of(src)
     for k in range(GUESSES):
         line = cut(src, position(table, SRC, b, (begin + (end - begin) * k // GUESSES) // inner, c, 0), few)
-        guess += mean_distance(line, origin, few)
+        guess += mean_distance(line, origin, few, None)
     return origin_near(src, origin + guess / as_compute(guess, GUESSES))
 
 

@@ -1,4 +1,8 @@
-"""Loops over one contiguous cache-resident run."""
+"""Loops over one contiguous cache-resident run.
+
+lanes : None, or LANES or FEW_LANES of `element.storage`: the end of the run in vectors with a mask. It pays where the masks are made
+        before a loop over runs of one length: elsewhere rows of 65 to 128 elements took 1.3 times as long with them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from fastnorm.element.activation import activate
 from fastnorm.element.affine import affine, centred, distance, origin_near
 from fastnorm.element.gradient import GradientSums, input_gradient, through_activation, weighted
 from fastnorm.element.moments import about_shift, lopsided
-from fastnorm.element.storage import as_compute, at, at_once, load, store, subrun, write, zero_of
+from fastnorm.element.storage import as_compute, at, at_once, before_lanes, load, store, subrun, write, zero_of
 from fastnorm.element.streaming import BLOCK as STREAMED
 from fastnorm.element.streaming import before_line, block_of, flush, stream_block
 
@@ -25,10 +29,16 @@ def moments_of_run(run, n):
 
 
 @loop
-def mean_distance(run, origin, n):
+def mean_distance(run, origin, n, lanes):
     total = zero_of(run)
-    for i in range(n):
+    whole = before_lanes(run, n, lanes)
+    for i in range(whole):
         total += distance(load(run, i), origin)
+    if lanes is not None and whole < n:
+        rest = subrun(run, whole, n - whole)
+        for i in range(lanes):
+            if i < n - whole:
+                total += distance(load(rest, i), origin)
     return total / as_compute(total, n)
 
 
@@ -41,7 +51,7 @@ def sums_about_mean(run, n):
     has a division on its critical path.
     """
     first = load(run, 0)
-    shift = origin_near(run, first + mean_distance(run, first, min(n, FEW)))
+    shift = origin_near(run, first + mean_distance(run, first, min(n, FEW), None))
     total64, squares64 = sums_about(run, n, shift)
     if lopsided(float(n), total64, squares64):
         shift = shifted_to_mean(run, shift, total64, float(n))
@@ -62,15 +72,31 @@ def sums_about(run, n, shift):
     squares64 = 0.0
     block = at_once(run, BLOCK)
     for begin in range(0, n, block):
-        total = zero_of(run)
-        squares = total
-        for i in range(begin, min(begin + block, n)):
-            d = distance(load(run, i), shift)
-            total += d
-            squares += d * d
+        m = min(block, n - begin)
+        total, squares = sums_at_once(subrun(run, begin, m), m, shift, None)
         total64 += float(total)
         squares64 += float(squares)
     return total64, squares64
+
+
+@loop
+def sums_at_once(run, n, shift, lanes):
+    """The same of at most BLOCK elements, in the compute dtype."""
+    total = zero_of(run)
+    squares = total
+    whole = before_lanes(run, n, lanes)
+    for i in range(whole):
+        d = distance(load(run, i), shift)
+        total += d
+        squares += d * d
+    if lanes is not None and whole < n:
+        rest = subrun(run, whole, n - whole)
+        for i in range(lanes):
+            if i < n - whole:
+                d = distance(load(rest, i), shift)
+                total += d
+                squares += d * d
+    return total, squares
 
 
 @loop
@@ -79,12 +105,25 @@ def squares_of_run(run, n):
     total64 = 0.0
     block = at_once(run, BLOCK)
     for begin in range(0, n, block):
-        total = zero_of(run)
-        for i in range(begin, min(begin + block, n)):
-            value = load(run, i)
-            total += value * value
-        total64 += float(total)
+        m = min(block, n - begin)
+        total64 += float(squares_at_once(subrun(run, begin, m), m, None))
     return total64
+
+
+@loop
+def squares_at_once(run, n, lanes):
+    total = zero_of(run)
+    whole = before_lanes(run, n, lanes)
+    for i in range(whole):
+        value = load(run, i)
+        total += value * value
+    if lanes is not None and whole < n:
+        rest = subrun(run, whole, n - whole)
+        for i in range(lanes):
+            if i < n - whole:
+                value = load(rest, i)
+                total += value * value
+    return total
 
 
 @loop
@@ -119,13 +158,28 @@ def put_sum_of_runs(run, addend, total, n):
 
 
 @loop
+def normalize_one(run, residual, out, i, high, low, scale, gain, shift, activation):
+    z = affine(load(run, i), at(high, i), at(low, i), at(scale, i), at(gain, i), at(shift, i))
+    if residual is not None:
+        z = z + load(residual, i)
+    write(out, i, activate(activation, z))
+
+
+@loop
 def normalize_run(run, residual, out, n, high, low, scale, gain, shift, activation):
     """Parameters are numbers (one statistic), vectors (one per element), or None."""
-    for i in range(n):
-        z = affine(load(run, i), at(high, i), at(low, i), at(scale, i), at(gain, i), at(shift, i))
-        if residual is not None:
-            z = z + load(residual, i)
-        write(out, i, activate(activation, z))
+    normalize_in_lanes(run, residual, out, n, high, low, scale, gain, shift, activation, None)
+
+
+@loop
+def normalize_in_lanes(run, residual, out, n, high, low, scale, gain, shift, activation, lanes):
+    whole = before_lanes(run, n, lanes)
+    for i in range(whole):
+        normalize_one(run, residual, out, i, high, low, scale, gain, shift, activation)
+    if lanes is not None and whole < n:
+        for k in range(lanes):
+            if k < n - whole:
+                normalize_one(run, residual, out, whole + k, high, low, scale, gain, shift, activation)
 
 
 @loop

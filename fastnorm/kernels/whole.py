@@ -22,6 +22,7 @@ from fastnorm.kernels.gradient_columns import interleaved_backward, interleaved_
 from fastnorm.kernels.gradient_elements import elements_backward
 from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, interleaved_merge, interleaved_moments
 from fastnorm.kernels.normalize import interleaved_normalize, planar_normalize, rows_normalize
+from fastnorm.kernels.short_rows import short_rows_normalize
 from fastnorm.kernels.walk import elements_per_statistic, parameters_per_statistic
 from fastnorm.plan.table import CHANNEL, CHUNKS, CUTS, INNER, PROBLEM
 
@@ -90,6 +91,15 @@ def normalize_rows(crew, x, gamma, beta, out, stats, centre, eps, table):
     return True
 
 
+@driver
+def normalize_short_rows(crew, x, gamma, beta, out, stats, centre, eps, table):
+    n = table[PROBLEM, INNER]
+    if not (agree(x, out) and fits(gamma, n, out) and fits(beta, n, out)):
+        return False
+    short_rows_normalize(crew, x.reshape(-1), out.reshape(-1), stats, along(gamma, x), along(beta, x), centre, eps, None, table)
+    return True
+
+
 @loop
 def groups_fit(x, gamma, beta, out, table):
     n = table[PROBLEM, CHANNEL] * parameters_per_statistic(table)
@@ -101,6 +111,14 @@ def normalize_group_rows(crew, x, gamma, beta, out, stats, eps, table):
     if not groups_fit(x, gamma, beta, out, table):
         return False
     rows_normalize(crew, x.reshape(-1), None, out.reshape(-1), None, stats, double(gamma), double(beta), 0, eps, None, None, table)
+    return True
+
+
+@driver
+def normalize_short_group_rows(crew, x, gamma, beta, out, stats, eps, table):
+    if not groups_fit(x, gamma, beta, out, table):
+        return False
+    short_rows_normalize(crew, x.reshape(-1), out.reshape(-1), stats, double(gamma), double(beta), 0, eps, None, table)
     return True
 
 

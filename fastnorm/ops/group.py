@@ -124,7 +124,8 @@ def _forward(x: ArrayLike, num_groups: Any, gamma: Any, beta: Any, axis: Any, ep
     if memorable(key, out, *arrays):
         s = problem.schedule
         if activation is None and not problem.per_element and (s.rows or (s.fused and not s.planar)):
-            offer(x, options, "normalize_group_rows" if s.rows else "normalize_group_columns", problem)
+            name = "normalize_short_group_rows" if passes.is_short(problem) else "normalize_group_rows"
+            offer(x, options, name if s.rows else "normalize_group_columns", problem)
         forward = normalizer(problem, walk, x, target.computed, gamma, beta)
         remember(key, lambda *like: _with_statistics(*forward(*like), shape), out, *arrays)
     stats = walk(passes.storages(problem), *weights)

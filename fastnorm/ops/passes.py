@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fastnorm import kernels
 from fastnorm.plan.memory import kind_of
 from fastnorm.plan.problem import Problem
+from fastnorm.plan.table import EXTRA
 from fastnorm.runtime.threads import crew_for
 
 Vector = NDArray[np.float64] | None
@@ -131,15 +132,38 @@ def options_of(problem: Problem) -> tuple[Any, ...]:
     return (0 if problem.schedule.stream else None, *of_columns(problem))
 
 
+def is_short(problem: Problem) -> bool:
+    """Whether `kernels.short_rows` takes the rows of a problem."""
+    return problem.schedule.short and problem.carriers[EXTRA - 1] is None
+
+
+def _rows_launch(problem: Problem, eps: float, activation: Any, centre: Any) -> Callable[..., None]:
+    """A function of statistics, src, extra, out, total, gamma, beta."""
+    table, options = problem.table, options_of(problem)
+    if is_short(problem):
+        short = Launch(problem, kernels.short_rows, "short_rows_normalize")
+
+        def walk_short(stats: Statistics, src: Any, extra: None, out: Any, total: None, gamma: Any, beta: Any) -> None:
+            short(src, out, stats, gamma, beta, centre, eps, activation, table)
+
+        return walk_short
+    rows = Launch(problem, kernels.normalize, "rows_normalize")
+
+    def walk(stats: Statistics, src: Any, extra: Any, out: Any, total: Any, gamma: Any, beta: Any) -> None:
+        rows(src, extra, out, total, stats, gamma, beta, centre, eps, activation, *options, table)
+
+    return walk
+
+
 def moments_pass(problem: Problem, eps: float, centre: Any) -> Callable[[Any], Statistics]:
     """Statistics of the source: the bits that `normalize_pass` finds."""
     geometry, schedule, table, room = problem.geometry, problem.schedule, problem.table, kernels.moments
     if schedule.rows:
-        rows = Launch(problem, kernels.normalize, "rows_normalize")
+        rows = _rows_launch(problem, eps, None, centre)
 
         def walk_rows(src: Any) -> Statistics:
             stats = np.empty((4, geometry.statistics))
-            rows(src, None, None, None, stats, None, None, centre, eps, None, None, table)
+            rows(stats, src, None, None, None, None, None)
             return stats
 
         return walk_rows
@@ -202,17 +226,23 @@ def normalize_pass(
             return stats
 
         return in_two
-    name = "rows" if schedule.rows else "planar" if schedule.planar else "interleaved"
-    launch = Launch(problem, kernels.normalize, f"{name}_normalize")
+    if schedule.rows:
+        rows = _rows_launch(problem, eps, activation, centre)
+
+        def in_rows(operands: Storages, gamma: Any, beta: Any) -> Statistics:
+            stats = np.empty(shape)
+            src, out, extra, _, total = operands
+            rows(stats, src, extra, out, total if adds else None, gamma, beta)
+            return stats
+
+        return in_rows
+    launch = Launch(problem, kernels.normalize, "planar_normalize" if schedule.planar else "interleaved_normalize")
     options = options_of(problem)
 
     def in_one(operands: Storages, gamma: Any, beta: Any) -> Statistics:
         stats = np.empty(shape)
-        src, out, extra, _, total = operands
-        if schedule.rows:
-            launch(src, extra, out, total if adds else None, stats, gamma, beta, centre, eps, activation, *options, table)
-        else:
-            launch(src, extra, out, stats, gamma, beta, centre, eps, activation, *options, table)
+        src, out, extra, _, _ = operands
+        launch(src, extra, out, stats, gamma, beta, centre, eps, activation, *options, table)
         return stats
 
     return in_one

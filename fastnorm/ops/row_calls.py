@@ -70,7 +70,7 @@ class _Call(NamedTuple):
         if not rows.in_order(problem):
             return None
         if problem.schedule.rows and rows.last_axis(x):
-            offer(x, options, "normalize_rows", problem)
+            offer(x, options, "normalize_short_rows" if passes.is_short(problem) else "normalize_rows", problem)
         walk, kept = passes.normalize_pass(problem, self.eps, None, self.centre), rows.kept_shape
         forward = normalizer(problem, walk, x, out, self.gamma, self.beta)
         if result is None:

@@ -112,6 +112,7 @@ def per_element(layout: Layout, geometry: Geometry, schedule: Schedule) -> int:
 
 def _schedule(layout: Layout, geometry: Geometry, collapsed: Collapsed, arrays: list[Array], n_threads: int) -> Schedule:
     x = arrays[0]
+    batch = collapsed.sizes[0]
     compute_bytes = 4 if kind_of(x.dtype) in ("f4", "half", "bfloat16") else 8
     _, outer, channel, inner = collapsed.sizes
     columns_contiguous = all(channel == 1 or inner == 1 or s[2] == inner * s[3] for s in collapsed.strides)
@@ -119,6 +120,7 @@ def _schedule(layout: Layout, geometry: Geometry, collapsed: Collapsed, arrays: 
     rows_contiguous = columns_contiguous and all(
         outer == 1 or s[1] == channel * inner * step for s, step in zip(collapsed.strides, unit, strict=True)
     )
+    rows_apart = all(batch == 1 or channel == 1 or s[0] == channel * s[2] for s in collapsed.strides)
     return make_schedule(
         geometry,
         compute_bytes,
@@ -126,6 +128,7 @@ def _schedule(layout: Layout, geometry: Geometry, collapsed: Collapsed, arrays: 
         n_threads,
         columns_contiguous=columns_contiguous,
         rows_contiguous=rows_contiguous,
+        rows_apart=rows_apart,
         may_stream=layout.streams,
         two_phases=layout.two_phases,
         per_element=layout.per_element,

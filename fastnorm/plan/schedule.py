@@ -42,6 +42,10 @@ FEW_RUN, FEW_ELEMENTS = 64, 1 << 16
 # Elements of one cut: a statistic is dealt to several threads in pieces of at least this size.
 CUT_ELEMENTS = 65536
 MAX_CUTS = 64
+# Elements of rows that `kernels.short_rows` takes, and of rows whose output bypasses the caches, which it cannot: layer norm took,
+# and takes there, of rows of 3 elements 722 and 323 us, of 50 90 and 54, of 128 47 and 38, of 256 37 and 33 (1 MB), of 512 as long;
+# of 205 MB and rows of 64 13.4 and 9.2 ms, of 100 as long, of 256 8.7 and 10.7 (two cores of a Zen 4).
+SHORT_ROW, SHORT_STREAMED_ROW = 256, 100
 # Rows of one cut of columns; fewer, where that makes few cuts: three are 1.33 times the work of two threads. Training of
 # (1568, 2048) took 1.05 ms with three cuts, 0.86 with twelve, 0.96 with 24.
 CUT_ROWS, FEWEST_CUT_ROWS, FEW_CUTS = 512, 32, 16
@@ -74,6 +78,7 @@ FEW_SUMS, ROWS_OF_SUMS, MOST_SUMS = 4, 1024, 64
 class Schedule(NamedTuple):
     planar: bool
     rows: bool  # planar and fused, and a statistic is one run that stays in L1
+    short: bool  # rows, so short that what is done around each of them matters most
     fused: bool  # moments and application in one launch
     parallel: bool
     stream: bool
@@ -92,6 +97,7 @@ def make_schedule(
     *,
     columns_contiguous: bool,
     rows_contiguous: bool,
+    rows_apart: bool,
     may_stream: bool,
     two_phases: bool,
     per_element: bool,
@@ -104,6 +110,7 @@ def make_schedule(
     traffic_bytes : of all large operands together
     columns_contiguous : the columns of a row have one distance, in every operand
     rows_contiguous    : rows follow each other without a gap, in every operand
+    rows_apart         : statistics of all batches have one distance, in every operand
     two_phases : the elements are read a second time after the statistics are known
     per_element, accumulates : of the layout
     read_only : nothing as large as the source is written
@@ -136,7 +143,16 @@ def make_schedule(
         return schedule
     if two_phases and is_amd():
         stream = traffic_bytes > cache_bytes * PART_OF_CACHE_READ_TWICE
-    schedule = _planar(geometry, compute_bytes, n_threads, parallel, stream, two_phases)
+    schedule = _planar(
+        geometry,
+        compute_bytes,
+        n_threads,
+        parallel,
+        stream,
+        two_phases=two_phases,
+        per_element=per_element,
+        rows_apart=rows_apart,
+    )
     if accumulates and (per_element or (geometry.run == 1 and geometry.inner > 1)):
         return _accumulating(schedule, geometry, per_element)
     return schedule
@@ -150,7 +166,17 @@ def _better_as_planes(geometry: Geometry, two_phases: bool) -> bool:
     return geometry.inner >= APPLIED_RUN
 
 
-def _planar(geometry: Geometry, compute_bytes: int, n_threads: int, parallel: bool, stream: bool, two_phases: bool) -> Schedule:
+def _planar(
+    geometry: Geometry,
+    compute_bytes: int,
+    n_threads: int,
+    parallel: bool,
+    stream: bool,
+    *,
+    two_phases: bool,
+    per_element: bool,
+    rows_apart: bool,
+) -> Schedule:
     cuts = cuts_of(geometry.elements)
     statistics = geometry.statistics
     balanced = not parallel or statistics >= 4 * n_threads or statistics % n_threads == 0
@@ -159,7 +185,9 @@ def _planar(geometry: Geometry, compute_bytes: int, n_threads: int, parallel: bo
     rows = two_phases and geometry.outer == 1 and geometry.inner <= ROW_TILES * tile
     fused = rows or (two_phases and balanced)
     units = statistics if fused else statistics * cuts
-    return Schedule(True, rows, fused, parallel, stream, cuts, _chunks(units, n_threads, parallel), 0, 1, tile)
+    short = rows and rows_apart and geometry.inner <= (SHORT_STREAMED_ROW if stream else SHORT_ROW)
+    short = short and (per_element or geometry.run == geometry.inner)
+    return Schedule(True, rows, short, fused, parallel, stream, cuts, _chunks(units, n_threads, parallel), 0, 1, tile)
 
 
 def _accumulating(schedule: Schedule, geometry: Geometry, per_element: bool) -> Schedule:
@@ -199,7 +227,7 @@ def _interleaved(
     if foldable and tiles == 1:
         fold = fold_of(columns, geometry.outer // cuts, FOLD_BYTES // compute_bytes)
     chunks = _chunks(geometry.batch * tiles * cuts, n_threads, parallel)
-    return Schedule(False, False, fused, parallel, stream, cuts, chunks, columns, fold, WRITTEN_ROW_BYTES // compute_bytes)
+    return Schedule(False, False, False, fused, parallel, stream, cuts, chunks, columns, fold, WRITTEN_ROW_BYTES // compute_bytes)
 
 
 def _narrow_tile(geometry: Geometry, compute_bytes: int) -> int:

@@ -1,0 +1,167 @@
+"""Rows of at most SHORT elements: one thing at a time for all rows of a block, in loops so small that the next rows are begun before.
+
+What is done around a long row takes longer than a short one: rows of 1 to 64 elements took 20 to 50 ns each.
+"""
+
+from __future__ import annotations
+
+from fastnorm._jit import chunk_body, driver, loop
+from fastnorm.element.affine import origin_near
+from fastnorm.element.bits import compact, wide_vectors
+from fastnorm.element.moments import lopsided
+from fastnorm.element.parameters import gain_of, shift_of
+from fastnorm.element.storage import FEW_LANES, LANES, as_compute, at, cut, load, row, write, zero_of
+from fastnorm.kernels.apply import parameters_of_channels
+from fastnorm.kernels.columns import clear
+from fastnorm.kernels.dealing import deal
+from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE
+from fastnorm.kernels.normalize import means_of, settle_rows
+from fastnorm.kernels.scratch import vectors
+from fastnorm.kernels.tile import FEW, mean_distance, normalize_in_lanes, shifted_to_mean, squares_at_once, sums_about, sums_at_once
+from fastnorm.kernels.walk import span
+from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, INNER, OUT, PROBLEM, SRC, START, STEP_BATCH, STEP_CHANNEL
+
+# Elements of a block of rows, which stays in L1; and rows of a block at most.
+BLOCK, MOST = 2048, 256
+
+
+@loop
+def row_place(table, operand, stat):
+    """Where a row begins: batches follow each other as the rows of one do."""
+    step = table[operand, STEP_CHANNEL] if table[PROBLEM, CHANNEL] > 1 else table[operand, STEP_BATCH]
+    return table[operand, START] + stat * step, step
+
+
+@loop
+def shifts_in_lanes(src, place, step, n, few, shifts, lanes):
+    for k in range(n):
+        run = cut(src, place + k * step, few)
+        first = load(run, 0)
+        write(shifts, k, origin_near(run, first + mean_distance(run, first, few, lanes)))
+
+
+@chunk_body
+def shifts_of_rows(src, place, step, n, inner, shifts):
+    """Of every row the mean of its first elements."""
+    wide_vectors()
+    if inner <= FEW_LANES:
+        shifts_in_lanes(src, place, step, n, inner, shifts, FEW_LANES)
+    else:
+        shifts_in_lanes(src, place, step, n, min(inner, FEW), shifts, LANES)
+
+
+@loop
+def sums_in_lanes(src, place, step, n, inner, shifts, totals, squares, lanes):
+    for k in range(n):
+        run = cut(src, place + k * step, inner)
+        total, square = sums_at_once(run, inner, as_compute(zero_of(run), at(shifts, k)), lanes)
+        write(totals, k, total)
+        write(squares, k, square)
+
+
+@chunk_body
+def sums_of_rows(src, place, step, n, inner, shifts, totals, squares):
+    """Of d and d*d, where d = x - shift."""
+    wide_vectors()
+    if inner <= FEW_LANES:
+        sums_in_lanes(src, place, step, n, inner, shifts, totals, squares, FEW_LANES)
+    else:
+        sums_in_lanes(src, place, step, n, inner, shifts, totals, squares, LANES)
+
+
+@chunk_body
+def sums_of_lopsided_rows(src, place, step, n, inner, shifts, totals, squares):
+    """Where the shift was far off the mean: about a better one."""
+    compact()
+    for k in range(n):
+        total = totals[k]
+        if lopsided(float(inner), total, squares[k]):
+            run = cut(src, place + k * step, inner)
+            shift = shifted_to_mean(run, as_compute(zero_of(run), shifts[k]), total, float(inner))
+            shifts[k] = float(shift)
+            totals[k], squares[k] = sums_about(run, inner, shift)
+
+
+@loop
+def squares_in_lanes(src, place, step, n, inner, squares, lanes):
+    for k in range(n):
+        write(squares, k, squares_at_once(cut(src, place + k * step, inner), inner, lanes))
+
+
+@chunk_body
+def squares_of_rows(src, place, step, n, inner, squares):
+    wide_vectors()
+    if inner <= FEW_LANES:
+        squares_in_lanes(src, place, step, n, inner, squares, FEW_LANES)
+    else:
+        squares_in_lanes(src, place, step, n, inner, squares, LANES)
+
+
+@chunk_body
+def statistics_of_short_rows(src, stats, centre, eps, table, begin, n, inner):
+    wide_vectors()
+    place, step = row_place(table, SRC, begin)
+    shifts, totals, squares = cut(row(stats, MEAN), begin, n), cut(row(stats, LOW), begin, n), cut(row(stats, VARIANCE), begin, n)
+    if centre is None:
+        clear(shifts, n)
+        clear(totals, n)
+        squares_of_rows(src, place, step, n, inner, squares)
+    else:
+        shifts_of_rows(src, place, step, n, inner, shifts)
+        sums_of_rows(src, place, step, n, inner, shifts, totals, squares)
+        sums_of_lopsided_rows(src, place, step, n, inner, shifts, totals, squares)
+    settle_rows(stats, begin, n, inner, eps)
+
+
+@loop
+def parameters_of_rows(parameters, table, begin, n, stats, centre, gamma, beta):
+    """Fill high, low, scale, shift of n statistics; learned parameters begin again with every batch."""
+    mean, low = means_of(stats, centre)
+    channel = table[PROBLEM, CHANNEL]
+    c, k = begin % channel, 0
+    while k < n:
+        m = min(n - k, channel - c)
+        parameters_of_channels(parameters, k, begin + k, c, m, mean, low, row(stats, RSTD), gamma, beta, None)
+        c, k = 0, k + m
+
+
+@loop
+def normalize_rows_in_lanes(src, out, parameters, gamma, beta, activation, table, begin, n, inner, lanes):
+    place, step = row_place(table, SRC, begin)
+    target, target_step = row_place(table, OUT, begin)
+    highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
+    gain = gain_of(gamma, 0, inner)
+    for k in range(n):
+        run, result = cut(src, place + k * step, inner), cut(out, target + k * target_step, inner)
+        shift = shift_of(beta, at(shifts, k), 0, inner)
+        normalize_in_lanes(run, None, result, inner, at(highs, k), at(lows, k), at(scales, k), gain, shift, activation, lanes)
+
+
+@chunk_body
+def normalize_short_rows(src, out, parameters, gamma, beta, activation, table, begin, n, inner):
+    wide_vectors()
+    if inner <= FEW_LANES:
+        normalize_rows_in_lanes(src, out, parameters, gamma, beta, activation, table, begin, n, inner, FEW_LANES)
+    else:
+        normalize_rows_in_lanes(src, out, parameters, gamma, beta, activation, table, begin, n, inner, LANES)
+
+
+@chunk_body
+def short_rows_normalize_chunk(src, out, stats, gamma, beta, centre, eps, activation, table, chunk):
+    """out : None for the moments alone"""
+    compact()
+    inner = table[PROBLEM, INNER]
+    first, last = span(table[PROBLEM, BATCH] * table[PROBLEM, CHANNEL], table[PROBLEM, CHUNKS], chunk)
+    block = min(MOST, BLOCK // inner)
+    parameters = vectors(zero_of(src), 4, block)
+    for begin in range(first, last, block):
+        n = min(block, last - begin)
+        statistics_of_short_rows(src, stats, centre, eps, table, begin, n, inner)
+        if out is not None:
+            parameters_of_rows(parameters, table, begin, n, stats, centre, gamma, beta)
+            normalize_short_rows(src, out, parameters, gamma, beta, activation, table, begin, n, inner)
+
+
+@driver
+def short_rows_normalize(crew, src, out, stats, gamma, beta, centre, eps, activation, table):
+    deal(crew, short_rows_normalize_chunk, table[PROBLEM, CHUNKS], (src, out, stats, gamma, beta, centre, eps, activation, table))
