@@ -233,9 +233,16 @@ def gradient_sums_of_run(grad, run, residual, n, high, low, scale, shift, activa
 @loop
 def gradient_sums_and_parameters(grad, run, n, high, low, scale, gain, shift, activation, of_gain, of_shift):
     """Sums of the weighted gradient; what every element adds to the gradients of its own parameters."""
+    sums = gradient_sums_in_lanes(grad, run, n, high, low, scale, gain, shift, activation, of_gain, of_shift, None)
+    return GradientSums(float(sums[0]), float(sums[1]))
+
+
+@loop
+def gradient_sums_in_lanes(grad, run, n, high, low, scale, gain, shift, activation, of_gain, of_shift, lanes):
     total = zero_of(run)
     product = total
-    for i in range(n):
+    whole = before_lanes(run, n, lanes)
+    for i in range(whole):
         d = centred(load(run, i), at(high, i), at(low, i))
         g = through_activation(load(grad, i), d, at(scale, i), at(gain, i), at(shift, i), None, activation)
         of_gain[i] += g * (d * at(scale, i))
@@ -244,7 +251,19 @@ def gradient_sums_and_parameters(grad, run, n, high, low, scale, gain, shift, ac
         w = weighted(g, at(gain, i))
         total += w
         product += w * d
-    return GradientSums(float(total), float(product))
+    if lanes is not None and whole < n:
+        for k in range(lanes):
+            if k < n - whole:
+                i = whole + k
+                d = centred(load(run, i), at(high, i), at(low, i))
+                g = through_activation(load(grad, i), d, at(scale, i), at(gain, i), at(shift, i), None, activation)
+                of_gain[i] += g * (d * at(scale, i))
+                if of_shift is not None:
+                    of_shift[i] += g
+                w = weighted(g, at(gain, i))
+                total += w
+                product += w * d
+    return total, product
 
 
 @loop
@@ -275,11 +294,27 @@ def gradient_to(grad, run, residual, out, grad_residual, n, high, low, scale, ga
 
 
 @loop
+def gradient_of_one(grad, run, residual, out, grad_residual, i, high, low, scale, gain, shift, offset, slope, activation):
+    d = centred(load(run, i), at(high, i), at(low, i))
+    g = through_activation(load(grad, i), d, at(scale, i), at(gain, i), at(shift, i), load(residual, i), activation)
+    if grad_residual is not None:
+        write(grad_residual, i, g)
+    g = weighted(g, at(gain, i))
+    write(out, i, input_gradient(g, d, at(scale, i), at(offset, i), at(slope, i)))
+
+
+@loop
 def gradient_of_run(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation):
-    for i in range(n):
-        d = centred(load(run, i), at(high, i), at(low, i))
-        g = through_activation(load(grad, i), d, at(scale, i), at(gain, i), at(shift, i), load(residual, i), activation)
-        if grad_residual is not None:
-            write(grad_residual, i, g)
-        g = weighted(g, at(gain, i))
-        write(out, i, input_gradient(g, d, at(scale, i), at(offset, i), at(slope, i)))
+    gradient_in_lanes(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation, None)
+
+
+@loop
+def gradient_in_lanes(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation, lanes):
+    whole = before_lanes(run, n, lanes)
+    for i in range(whole):
+        gradient_of_one(grad, run, residual, out, grad_residual, i, high, low, scale, gain, shift, offset, slope, activation)
+    if lanes is not None and whole < n:
+        for k in range(lanes):
+            if k < n - whole:
+                i = whole + k
+                gradient_of_one(grad, run, residual, out, grad_residual, i, high, low, scale, gain, shift, offset, slope, activation)

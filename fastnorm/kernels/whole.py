@@ -20,6 +20,7 @@ from fastnorm.kernels.columns import add_run, copy_run
 from fastnorm.kernels.gradient import merge_gradient_sums, parameter_gradients_of_sums, planar_backward
 from fastnorm.kernels.gradient_columns import interleaved_backward, interleaved_gradient, interleaved_sums
 from fastnorm.kernels.gradient_elements import elements_backward
+from fastnorm.kernels.gradient_short_rows import short_rows_backward
 from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, interleaved_merge, interleaved_moments
 from fastnorm.kernels.normalize import interleaved_normalize, planar_normalize, rows_normalize
 from fastnorm.kernels.short_rows import short_rows_normalize
@@ -96,7 +97,7 @@ def normalize_short_rows(crew, x, gamma, beta, out, stats, centre, eps, table):
     n = table[PROBLEM, INNER]
     if not (agree(x, out) and fits(gamma, n, out) and fits(beta, n, out)):
         return False
-    short_rows_normalize(crew, x.reshape(-1), out.reshape(-1), stats, along(gamma, x), along(beta, x), centre, eps, None, table)
+    short_rows_normalize(crew, x.reshape(-1), out.reshape(-1), stats, along(gamma, x), along(beta, x), centre, eps, None, None, table)
     return True
 
 
@@ -118,7 +119,7 @@ def normalize_group_rows(crew, x, gamma, beta, out, stats, eps, table):
 def normalize_short_group_rows(crew, x, gamma, beta, out, stats, eps, table):
     if not groups_fit(x, gamma, beta, out, table):
         return False
-    short_rows_normalize(crew, x.reshape(-1), out.reshape(-1), stats, double(gamma), double(beta), 0, eps, None, table)
+    short_rows_normalize(crew, x.reshape(-1), out.reshape(-1), stats, double(gamma), double(beta), 0, eps, None, None, table)
     return True
 
 
@@ -268,17 +269,39 @@ def backward_columns_in_two(crew, dy, x, mean, rstd, gamma, out, gradients, grou
     return True
 
 
+@loop
+def rows_can_go_back(dy, x, mean, rstd, gamma, out, table):
+    fit = agree(x, out) and agree(dy, out) and fits(gamma, table[PROBLEM, INNER], out)
+    return fit and fit_rows(mean, x, out) and fit_rows(rstd, x, out)
+
+
+@loop
+def deliver_elements(totals, gradients):
+    """Sums of all parts, in order, rounded to the dtype of parameter gradients."""
+    for field in range(2):
+        for part in range(1, totals.shape[0]):
+            add_run(totals[0, field], totals[part, field], totals.shape[2])
+        copy_run(gradients[field], totals[0, field], totals.shape[2])
+
+
 @driver
 def backward_rows(crew, dy, x, mean, rstd, gamma, out, gradients, table):
     """mean : None for RMS norm."""
-    n = table[PROBLEM, INNER]
-    if not (agree(x, out) and agree(dy, out) and fits(gamma, n, out) and fit_rows(mean, x, out) and fit_rows(rstd, x, out)):
+    if not rows_can_go_back(dy, x, mean, rstd, gamma, out, table):
         return False
-    totals = np.empty((table[PROBLEM, CHUNKS], 2, n))
+    totals = np.empty((table[PROBLEM, CHUNKS], 2, table[PROBLEM, INNER]))
     operands = dy.reshape(-1), x.reshape(-1), out.reshape(-1)
     elements_backward(crew, *operands, flat(mean), flat(rstd), along(gamma, x), None, None, None, totals, table)
-    for field in range(2):
-        for part in range(1, totals.shape[0]):  # in order
-            add_run(totals[0, field], totals[part, field], n)
-        copy_run(gradients[field], totals[0, field], n)
+    deliver_elements(totals, gradients)
+    return True
+
+
+@driver
+def backward_short_rows(crew, dy, x, mean, rstd, gamma, out, gradients, table):
+    if not rows_can_go_back(dy, x, mean, rstd, gamma, out, table):
+        return False
+    totals = np.empty((table[PROBLEM, CHUNKS], 2, table[PROBLEM, INNER]))
+    operands = dy.reshape(-1), x.reshape(-1), out.reshape(-1)
+    short_rows_backward(crew, *operands, flat(mean), flat(rstd), along(gamma, x), None, totals, table)
+    deliver_elements(totals, gradients)
     return True

@@ -144,7 +144,7 @@ def _rows_launch(problem: Problem, eps: float, activation: Any, centre: Any) -> 
         short = Launch(problem, kernels.short_rows, "short_rows_normalize")
 
         def walk_short(stats: Statistics, src: Any, extra: None, out: Any, total: None, gamma: Any, beta: Any) -> None:
-            short(src, out, stats, gamma, beta, centre, eps, activation, table)
+            short(src, out, stats, gamma, beta, centre, eps, activation, *options, table)
 
         return walk_short
     rows = Launch(problem, kernels.normalize, "rows_normalize")
@@ -301,6 +301,16 @@ def gradient_pass(problem: Problem, activation: Any, training: bool) -> Callable
 def element_gradient_pass(problem: Problem, activation: Any) -> Callable[..., Gradients]:
     """As `gradient_pass`, where parameters are vectors along the elements. mean : None for RMS norm."""
     geometry, schedule, table, n = problem.geometry, problem.schedule, problem.table, problem.per_element
+    if is_short(problem) and activation is None:
+        short, options = Launch(problem, kernels.gradient_short_rows, "short_rows_backward"), options_of(problem)
+
+        def in_short_rows(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any) -> Gradients:
+            totals = np.empty((schedule.chunks, 2, n))
+            short(operands[3], operands[0], operands[1], mean, rstd, gamma, *options, totals, table)
+            total = np.add.reduce(totals, 0)  # in order
+            return total[0], total[1]
+
+        return in_short_rows
     if schedule.fused:
         lines = not schedule.planar
         launch = (

@@ -199,7 +199,7 @@ def backward(dy: ArrayLike, x: ArrayLike, mean: Any, rstd: Any, gamma: Any, axis
         )
         remember(key, repeated, out, *arrays)
         if problem.schedule.fused and problem.schedule.planar and rows.last_axis(x):
-            offer(x, options, "backward_rows", problem)
+            offer(x, options, "backward_short_rows" if passes.is_short(problem) else "backward_rows", problem)
     flat_mean = None if centre is None else rows.flat_statistic(problem, centre)
     weight = passes.weights(problem, x, rows.flat_parameter(problem, scale))
     dgamma, dbeta = passes.gradient(problem, flat_mean, rows.flat_statistic(problem, spread), weight, None, None)

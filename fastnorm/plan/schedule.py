@@ -42,10 +42,12 @@ FEW_RUN, FEW_ELEMENTS = 64, 1 << 16
 # Elements of one cut: a statistic is dealt to several threads in pieces of at least this size.
 CUT_ELEMENTS = 65536
 MAX_CUTS = 64
-# Elements of rows that `kernels.short_rows` takes, and of rows whose output bypasses the caches, which it cannot: layer norm took,
-# and takes there, of rows of 3 elements 722 and 323 us, of 50 90 and 54, of 128 47 and 38, of 256 37 and 33 (1 MB), of 512 as long;
-# of 205 MB and rows of 64 13.4 and 9.2 ms, of 100 as long, of 256 8.7 and 10.7 (two cores of a Zen 4).
-SHORT_ROW, SHORT_STREAMED_ROW = 256, 100
+# Elements of rows up to which `kernels.short_rows` takes them: layer norm of a million floats in rows of 3 took 722 us before and takes
+# 323, of 50 90 and 54, of 128 47 and 38, of 256 37 and 33, but of 67 MB 3.2 and 3.6 ms.
+SHORT_ROW = 192
+# From which their stores bypass the caches: 205 MB in rows of 64 took 14.1 ms streaming and 9.2 not, of 100 10.4 and 10.3, of 128
+# 7.7 and 10.2 (two cores of a Zen 4).
+SHORT_STREAMED_ROW = 128
 # Rows of one cut of columns; fewer, where that makes few cuts: three are 1.33 times the work of two threads. Training of
 # (1568, 2048) took 1.05 ms with three cuts, 0.86 with twelve, 0.96 with 24.
 CUT_ROWS, FEWEST_CUT_ROWS, FEW_CUTS = 512, 32, 16
@@ -185,8 +187,8 @@ def _planar(
     rows = two_phases and geometry.outer == 1 and geometry.inner <= ROW_TILES * tile
     fused = rows or (two_phases and balanced)
     units = statistics if fused else statistics * cuts
-    short = rows and rows_apart and geometry.inner <= (SHORT_STREAMED_ROW if stream else SHORT_ROW)
-    short = short and (per_element or geometry.run == geometry.inner)
+    short = rows and rows_apart and geometry.inner <= SHORT_ROW and (per_element or geometry.run == geometry.inner)
+    stream = stream and not (short and geometry.inner < SHORT_STREAMED_ROW)
     return Schedule(True, rows, short, fused, parallel, stream, cuts, _chunks(units, n_threads, parallel), 0, 1, tile)
 
 
@@ -200,7 +202,7 @@ def _accumulating(schedule: Schedule, geometry: Geometry, per_element: bool) -> 
     if statistics >= MANY_STATISTICS:
         return schedule._replace(fused=True, cuts=1, chunks=max(FEW_SUMS, min(MOST_SUMS, statistics // ROWS_OF_SUMS)))
     cuts = max(1, min(MAX_CUTS, geometry.elements // 256))
-    return schedule._replace(fused=False, rows=False, cuts=cuts, chunks=cuts)
+    return schedule._replace(fused=False, rows=False, short=False, cuts=cuts, chunks=cuts)
 
 
 def _interleaved(

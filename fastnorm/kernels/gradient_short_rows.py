@@ -1,0 +1,117 @@
+"""Backward of layer and RMS norm over rows of few elements: as `short_rows`, one thing at a time for all rows of a block.
+
+mean, rstd, totals : as in `gradient_elements`
+"""
+
+from __future__ import annotations
+
+from fastnorm._jit import chunk_body, driver, loop
+from fastnorm.element.bits import compact, fence, wide_vectors
+from fastnorm.element.gradient import GradientSums
+from fastnorm.element.parameters import gain_of
+from fastnorm.element.storage import FEW_LANES, LANES, as_compute, at, cut, row, write, zero_of
+from fastnorm.kernels.apply import parameters_of_channels
+from fastnorm.kernels.columns import ROWS, clear
+from fastnorm.kernels.dealing import deal
+from fastnorm.kernels.gradient_elements import settle, shift_sums, terms_about
+from fastnorm.kernels.scratch import vectors
+from fastnorm.kernels.short_rows import BLOCK, MOST, fetch_edges_of_rows, row_place
+from fastnorm.kernels.tile import gradient_in_lanes, gradient_sums_in_lanes, gradient_to
+from fastnorm.kernels.walk import span
+from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, GRAD, INNER, OUT, PROBLEM, SRC
+
+
+@loop
+def sums_in_lanes(grad, src, mean, gamma, parameters, sums, running, table, begin, n, inner, lanes):
+    place, step = row_place(table, SRC, begin)
+    grad_place, grad_step = row_place(table, GRAD, begin)
+    highs, lows, scales = row(parameters, 0), row(parameters, 1), row(parameters, 2)
+    totals, products = row(sums, 0), row(sums, 1)
+    gain, of_gain, of_shift = gain_of(gamma, 0, inner), cut(row(running, 0), 0, inner), shift_sums(running, mean, 0, inner)
+    for k in range(n):
+        run, run_grad = cut(src, place + k * step, inner), cut(grad, grad_place + k * grad_step, inner)
+        total, product = gradient_sums_in_lanes(
+            run_grad, run, inner, at(highs, k), at(lows, k), at(scales, k), gain, zero_of(run), None, of_gain, of_shift, lanes
+        )
+        write(totals, k, total)
+        write(products, k, product)
+
+
+@chunk_body
+def sums_of_short_rows(grad, src, mean, gamma, parameters, sums, running, table, begin, n, inner):
+    wide_vectors()
+    if inner <= FEW_LANES:
+        sums_in_lanes(grad, src, mean, gamma, parameters, sums, running, table, begin, n, inner, FEW_LANES)
+    else:
+        sums_in_lanes(grad, src, mean, gamma, parameters, sums, running, table, begin, n, inner, LANES)
+
+
+@chunk_body
+def terms_of_short_rows(parameters, sums, mean, rstd, begin, n, inner):
+    """Fill offset and slope."""
+    wide_vectors()
+    offsets, slopes, totals, products = row(parameters, 4), row(parameters, 5), row(sums, 0), row(sums, 1)
+    zero, count = zero_of(offsets), float(inner)
+    for k in range(n):
+        total = GradientSums(float(at(totals, k)), float(at(products, k)))
+        offset, slope = terms_about(mean, total, count, at(rstd, begin + k))
+        write(offsets, k, as_compute(zero, offset))
+        write(slopes, k, as_compute(zero, slope))
+
+
+@loop
+def rows_in_lanes(grad, src, out, gamma, parameters, streams, table, begin, n, inner, lanes):
+    place, step = row_place(table, SRC, begin)
+    grad_place, grad_step = row_place(table, GRAD, begin)
+    target, target_step = row_place(table, OUT, begin)
+    highs, lows, scales = row(parameters, 0), row(parameters, 1), row(parameters, 2)
+    offsets, slopes, gain = row(parameters, 4), row(parameters, 5), gain_of(gamma, 0, inner)
+    for k in range(n):
+        run, run_grad = cut(src, place + k * step, inner), cut(grad, grad_place + k * grad_step, inner)
+        result = cut(out, target + k * target_step, inner)
+        high, low, scale, offset, slope = at(highs, k), at(lows, k), at(scales, k), at(offsets, k), at(slopes, k)
+        zero = zero_of(run)
+        if streams is None:
+            gradient_in_lanes(run_grad, run, None, result, None, inner, high, low, scale, gain, zero, offset, slope, None, lanes)
+        else:
+            gradient_to(run_grad, run, None, result, None, inner, high, low, scale, gain, zero, offset, slope, None, streams)
+
+
+@chunk_body
+def gradient_of_short_rows(grad, src, out, gamma, parameters, streams, table, begin, n, inner):
+    wide_vectors()
+    if streams is None and inner <= FEW_LANES:
+        rows_in_lanes(grad, src, out, gamma, parameters, None, table, begin, n, inner, FEW_LANES)
+    else:
+        rows_in_lanes(grad, src, out, gamma, parameters, streams, table, begin, n, inner, LANES)
+
+
+@chunk_body
+def short_rows_backward_chunk(grad, src, out, mean, rstd, gamma, streams, totals, table, chunk):
+    compact()
+    inner = table[PROBLEM, INNER]
+    first, last = span(table[PROBLEM, BATCH] * table[PROBLEM, CHANNEL], table[PROBLEM, CHUNKS], chunk)
+    zero = zero_of(src)
+    running = vectors(zero, 2, inner)
+    total = totals[chunk]
+    for field in range(2):
+        clear(row(running, field), inner)
+        clear(row(total, field), inner)
+    block = min(ROWS, MOST, BLOCK // inner)
+    parameters, sums = vectors(zero, 6, block), vectors(zero, 2, block)
+    for begin in range(first, last, block):
+        n = min(block, last - begin)
+        if streams is not None:
+            fetch_edges_of_rows(out, table, begin, n, inner)
+        parameters_of_channels(parameters, 0, begin, 0, n, mean, None, rstd, None, None, None)
+        sums_of_short_rows(grad, src, mean, gamma, parameters, sums, running, table, begin, n, inner)
+        settle(total, running, inner)
+        terms_of_short_rows(parameters, sums, mean, rstd, begin, n, inner)
+        gradient_of_short_rows(grad, src, out, gamma, parameters, streams, table, begin, n, inner)
+    if streams is not None:
+        fence()
+
+
+@driver
+def short_rows_backward(crew, grad, src, out, mean, rstd, gamma, streams, totals, table):
+    deal(crew, short_rows_backward_chunk, table[PROBLEM, CHUNKS], (grad, src, out, mean, rstd, gamma, streams, totals, table))
