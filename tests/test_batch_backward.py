@@ -14,6 +14,10 @@ from checks import check_backward
 from tolerance import assert_within
 
 import fastnorm as fn
+from fastnorm.ops import calls
+from fastnorm.ops.batch import channel_layout
+from fastnorm.plan import problem as plans
+from fastnorm.plan import schedule
 
 PLANAR, INTERLEAVED = Problem((6, 4, 9, 11)), Problem((6, 9, 11, 4), -1)
 TRAVERSALS = pytest.mark.parametrize("problem", [PLANAR, INTERLEAVED], ids=["planar", "interleaved"])
@@ -278,3 +282,18 @@ def test_out_that_overlaps_partially_acts_as_a_copy(shift: int, problem: Problem
         out = buffer[100 + shift : 100 + shift + x.size].reshape(x.shape)
         inputs = (moved, x) if target == "dy" else (dy, moved)
         check_backward(*inputs, problem.axis, out=out, shared=True)
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_rows_of_large_tensors_are_summed_one_by_one(activation: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "LARGE_BYTES", 0)
+    for shape in ((700, 3, 5), (257, 64), (1203, 17)):
+        problem = Problem(shape, -1)
+        dy, x = pair(problem)
+        plans._kept.clear()
+        calls._known.clear()
+        assert plans.arrange(channel_layout(x.ndim, x.ndim - 1, True), (x, x, None, dy, None), 2).schedule.at_once == 1
+        beta = cases.parameter(shape[-1], seed=2) if activation else None
+        check_backward(dy, x, -1, gamma=cases.parameter(shape[-1]), beta=beta, activation=activation)
+    plans._kept.clear()
+    calls._known.clear()

@@ -25,8 +25,9 @@ from fastnorm.kernels.moments import (
 from fastnorm.kernels.normalize import interleaved_normalize_chunk, planar_normalize_chunk, rows_normalize_chunk
 from fastnorm.kernels.walk import position
 from fastnorm.plan import schedule
-from fastnorm.plan.schedule import FOLD_BYTES, TILE_BYTES, WHOLE_READ_BYTES, WHOLE_ROW_BYTES, WRITTEN_ROW_BYTES
+from fastnorm.plan.schedule import FOLD_BYTES, ROWS_AT_ONCE, TILE_BYTES, WHOLE_READ_BYTES, WHOLE_ROW_BYTES, WRITTEN_ROW_BYTES
 from fastnorm.plan.table import (
+    AT_ONCE,
     BATCH,
     CHANNEL,
     CHUNKS,
@@ -59,7 +60,7 @@ def contiguous(batch, outer, channel, inner, run):
     table = np.zeros((N_ROWS, WIDTH), np.int64)
     table[PROBLEM, BATCH], table[PROBLEM, OUTER], table[PROBLEM, CHANNEL] = batch, outer, channel
     table[PROBLEM, INNER], table[PROBLEM, RUN] = inner, run
-    table[PROBLEM, CUTS], table[PROBLEM, CHUNKS], table[PROBLEM, FOLD] = 1, 1, 1
+    table[PROBLEM, CUTS], table[PROBLEM, CHUNKS], table[PROBLEM, FOLD], table[PROBLEM, AT_ONCE] = 1, 1, 1, ROWS_AT_ONCE
     for operand in range(SRC, GRAD_EXTRA + 1):
         table[operand, STEP_BATCH] = outer * channel * inner
         table[operand, STEP_OUTER] = channel * inner

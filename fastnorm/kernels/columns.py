@@ -191,15 +191,18 @@ def repeat(vector, n, fold):
 
 
 @loop
-def gradient_sums_of_rows(grad, src, residual, places, steps, n_rows, n, high, low, scale, shift, activation, totals, sums):
-    """Add the sums of grad and grad * d over n_rows rows to the float64 vectors totals[0], totals[1]."""
+def gradient_sums_of_rows(grad, src, residual, places, steps, n_rows, n, high, low, scale, shift, activation, totals, sums, at_once):
+    """Add the sums of grad and grad * d over n_rows rows to the float64 vectors totals[0], totals[1].
+
+    at_once : rows that are summed side by side, 4 or 1
+    """
     done = 0
     while done < n_rows:
         block = min(ROWS, n_rows - done)
         clear(row(sums, 0), n)
         clear(row(sums, 1), n)
         line = done
-        while line + 4 <= done + block:
+        while at_once == 4 and line + 4 <= done + block:
             gradient_sums_of_four(grad, src, residual, places, steps, line, n, high, low, scale, shift, activation, sums)
             line += 4
         while line < done + block:

@@ -23,6 +23,7 @@ from fastnorm.kernels.walk import (
     units_of_columns,
 )
 from fastnorm.plan.table import (
+    AT_ONCE,
     CHANNEL,
     CHUNKS,
     COLUMNS,
@@ -126,7 +127,23 @@ def sums_of_block(grad, src, residual, parameters, activation, table, b, column,
             column_place(table, EXTRA, b, first, column),
         )
         steps = (table[GRAD, STEP_OUTER] * times, table[SRC, STEP_OUTER] * times, table[EXTRA, STEP_OUTER] * times)
-        gradient_sums_of_rows(grad, src, residual, places, steps, n_rows, n * times, high, low, scale, shift, activation, totals, sums)
+        gradient_sums_of_rows(
+            grad,
+            src,
+            residual,
+            places,
+            steps,
+            n_rows,
+            n * times,
+            high,
+            low,
+            scale,
+            shift,
+            activation,
+            totals,
+            sums,
+            table[PROBLEM, AT_ONCE],
+        )
         if part == 0:
             unfold_sums(totals, fold, n)
 
