@@ -120,12 +120,16 @@ def test_the_short_way_gives_the_bits_of_the_general_one(dtype: Any, shape: tupl
     a = cases.sample(Problem(shape, 0), dtype)
     for axis in (None, *range(-len(shape), len(shape))):
         for name in AVERAGES:
-            for options in ({}, {"ddof": 1}, {"ddof": 3}) if name in SQUARES else ({},):
+            for options in ({}, {"ddof": 1}, {"ddof": 3}) if name in SQUARES else ({}, {"keepdims": True}, {"keepdims": False}):
                 short, texts = recorded(name, fn, a, axis, **options)
-                general, _ = recorded(name, fn, a, axis, keepdims=False, **options)
+                general, _ = recorded(name, fn, a, axis, where=True, **options)
                 assert type(short) is type(general)
+                assert np.shape(short) == np.shape(general)
                 assert np.asarray(short).tobytes() == np.asarray(general).tobytes(), (name, axis, options)
                 assert bool(texts) == (np.prod(shape if axis is None else shape[axis]) <= options.get("ddof", 0))
+                out = np.empty(np.shape(short), dtype)
+                assert recorded(name, fn, a, axis, out=out, **options)[0] is out
+                assert out.tobytes() == np.asarray(general).tobytes()
 
 
 # --- NumPy's results ---

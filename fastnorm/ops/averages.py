@@ -53,8 +53,8 @@ def mean(a: ArrayLike, axis: Any = None, dtype: Any = None, out: Any = None, kee
     >>> fn.mean(a, axis=0)  # numpy.mean: 0.10005
     array([0.1, 0.1], dtype=float32)
     """
-    if dtype is None and out is None and keepdims is NO_VALUE and where is NO_VALUE:
-        result = quick_mean(a, axis)
+    if dtype is None and where is NO_VALUE:
+        result = quick_mean(a, axis, out, keepdims)
         if result is not None:
             return result
     return mean_of(a, Arguments(axis, dtype, out, keepdims, where))
@@ -109,8 +109,8 @@ def var(
     >>> float(fn.var(np.array([0, 400, 0, 400], np.float16)))  # numpy.var: inf
     40000.0
     """
-    if dtype is None and out is None and keepdims is NO_VALUE and where is NO_VALUE and mean is NO_VALUE and correction is NO_VALUE:
-        result = quick_var(a, axis, ddof)
+    if dtype is None and where is NO_VALUE and mean is NO_VALUE and correction is NO_VALUE:
+        result = quick_var(a, axis, ddof, False, out, keepdims)
         if result is not None:
             return result
     return var_of(a, Arguments(axis, dtype, out, keepdims, where, mean), ddof, correction)
@@ -158,8 +158,8 @@ def std(
     >>> fn.std([[1.0, 2.0], [3.0, 6.0]], axis=0)
     array([1., 2.])
     """
-    if dtype is None and out is None and keepdims is NO_VALUE and where is NO_VALUE and mean is NO_VALUE and correction is NO_VALUE:
-        result = quick_var(a, axis, ddof, root=True)
+    if dtype is None and where is NO_VALUE and mean is NO_VALUE and correction is NO_VALUE:
+        result = quick_var(a, axis, ddof, True, out, keepdims)
         if result is not None:
             return result
     return var_of(a, Arguments(axis, dtype, out, keepdims, where, mean), ddof, correction, root=True)
@@ -196,8 +196,8 @@ def nanmean(a: ArrayLike, axis: Any = None, dtype: Any = None, out: Any = None, 
     >>> fn.nanmean([[1.0, np.nan], [3.0, 6.0]], axis=0)
     array([2., 6.])
     """
-    if dtype is None and out is None and keepdims is NO_VALUE and where is NO_VALUE:
-        result = quick_mean(a, axis)
+    if dtype is None and where is NO_VALUE:
+        result = quick_mean(a, axis, out, keepdims)
         if result is not None:
             return result
     return mean_of(a, Arguments(axis, dtype, out, keepdims, where), omit=True)
@@ -245,8 +245,8 @@ def nanvar(
     >>> fn.nanvar([[1.0, np.nan, 2.0], [3.0, 6.0, np.nan]], axis=1)
     array([0.25, 2.25])
     """
-    if dtype is None and out is None and keepdims is NO_VALUE and where is NO_VALUE and mean is NO_VALUE and correction is NO_VALUE:
-        result = quick_var(a, axis, ddof)
+    if dtype is None and where is NO_VALUE and mean is NO_VALUE and correction is NO_VALUE:
+        result = quick_var(a, axis, ddof, False, out, keepdims)
         if result is not None:
             return result
     return var_of(a, Arguments(axis, dtype, out, keepdims, where, mean), ddof, correction, omit=True)
@@ -294,8 +294,8 @@ def nanstd(
     >>> fn.nanstd([1.0, np.nan, 3.0])
     np.float64(1.0)
     """
-    if dtype is None and out is None and keepdims is NO_VALUE and where is NO_VALUE and mean is NO_VALUE and correction is NO_VALUE:
-        result = quick_var(a, axis, ddof, root=True)
+    if dtype is None and where is NO_VALUE and mean is NO_VALUE and correction is NO_VALUE:
+        result = quick_var(a, axis, ddof, True, out, keepdims)
         if result is not None:
             return result
     return var_of(a, Arguments(axis, dtype, out, keepdims, where, mean), ddof, correction, omit=True, root=True)

@@ -25,25 +25,37 @@ Sums = NDArray[np.float64]  # (2, batch * parameters): of the gradient, and of i
 Storages = Sequence[Any]  # of the operands src, out, extra, grad, grad_extra
 
 
-class Launch:
-    """A driver, and whether several threads share its work. Arguments must have the same types in every call."""
+class Driver:
+    """A driver that is called with arguments of the same types every time: Numba finds them anew in every call, and takes 1 to 3 us."""
 
-    def __init__(self, problem: Problem, room: Any, name: str) -> None:
+    def __init__(self, room: Any, name: str) -> None:
         self._driver = getattr(room, name)
-        self._shared = problem.geometry.size if problem.schedule.parallel else 0
         self._entry: Callable[..., Any] | None = None
         self._calls = 0
+
+    def __call__(self, *arguments: Any) -> None:
+        if self._entry is not None:
+            self._entry(*arguments)
+            return
+        self._driver(*arguments)
+        self._calls += 1
+        if self._calls == 2:
+            self._entry = self._driver.overloads[tuple(self._driver.typeof_pyval(a) for a in arguments)].entry_point
+
+
+class Launch(Driver):
+    """One whose first argument is the crew: whether several threads share its work."""
+
+    def __init__(self, problem: Problem, room: Any, name: str) -> None:
+        super().__init__(room, name)
+        self._shared = problem.geometry.size if problem.schedule.parallel else 0
 
     def __call__(self, *arguments: Any) -> None:
         crew = crew_for(self._shared) if self._shared else 0
         if self._entry is not None:
             self._entry(crew, *arguments)
-            return
-        self._driver(crew, *arguments)
-        self._calls += 1
-        if self._calls == 2:
-            # Numba finds the types of the arguments anew in every call, and takes 3 us for it.
-            self._entry = self._driver.overloads[tuple(self._driver.typeof_pyval(a) for a in (crew, *arguments))].entry_point
+        else:
+            super().__call__(crew, *arguments)
 
 
 def storages(problem: Problem) -> Storages:
@@ -169,7 +181,7 @@ def moments_pass(problem: Problem, eps: float, centre: Any) -> Callable[[Any], S
         return walk_rows
     planar = schedule.planar
     launch = Launch(problem, room, "planar_moments" if planar else "interleaved_moments")
-    merge = room.planar_merge if planar else room.interleaved_merge
+    merge = Driver(room, "planar_merge" if planar else "interleaved_merge")
     shape = (schedule.cuts, 4, geometry.statistics if planar else geometry.batch * geometry.columns)
     options = of_columns(problem)
 
@@ -258,13 +270,14 @@ def gradient_sums_pass(problem: Problem, activation: Any) -> Callable[..., Sums]
     geometry, schedule, table = problem.geometry, problem.schedule, problem.table
     launch = _gradient_launch(problem, "sums")
     per_row, options = geometry.parameters if schedule.planar else geometry.columns, of_columns(problem)
+    merge = Driver(kernels.gradient, "merge_gradient_sums")
 
     def walk(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any) -> Sums:
         src, _, residual, grad, _ = operands
         sums = np.empty((2, geometry.batch * geometry.parameters))
         partial = np.empty((schedule.cuts, 2, geometry.batch * per_row))
         launch(grad, src, residual, mean, rstd, gamma, beta, activation, partial, *options, table)
-        kernels.gradient.merge_gradient_sums(table, partial, sums)
+        merge(table, partial, sums)
         return sums
 
     return walk
@@ -286,13 +299,14 @@ def gradient_pass(problem: Problem, activation: Any, training: bool) -> Callable
     geometry, table, fused = problem.geometry, problem.table, problem.schedule.fused
     sums_of = None if fused else gradient_sums_pass(problem, activation)
     backward = input_gradient_pass(problem, activation, training, "backward" if fused else "gradient")
+    deliver = Driver(kernels.gradient, "parameter_gradients")
 
     def walk(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any) -> Gradients:
         parameters = (mean, rstd, gamma, beta)
         sums = np.empty((2, geometry.batch * geometry.parameters)) if sums_of is None else sums_of(operands, *parameters)
         backward(operands, *parameters, sums)
         dgamma, dbeta = np.empty(geometry.parameters), np.empty(geometry.parameters)
-        kernels.gradient.parameter_gradients(table, sums, rstd, dgamma, dbeta)
+        deliver(table, sums, rstd, dgamma, dbeta)
         return dgamma, dbeta
 
     return walk

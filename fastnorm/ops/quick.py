@@ -22,6 +22,7 @@ from fastnorm.plan.table import INNER, N_ROWS, PROBLEM, SRC, STEP_INNER, TILE, W
 from fastnorm.runtime import threads
 
 Array = NDArray[Any]
+NO_VALUE: Any = np._NoValue
 
 # Flags of NumPy: C-contiguous and aligned; and writable, without which a type is another one to Numba.
 _PLAIN, _WRITABLE = 0x0101, 0x0400
@@ -38,6 +39,7 @@ class _Walk(NamedTuple):
 
     moments: Callable[[Array], Array]
     kept: tuple[int, ...]
+    full: tuple[int, ...]  # with the dimensions reduced over
     length: int
 
 
@@ -45,15 +47,15 @@ _readers: dict[str, tuple[Callable[..., Any], Array]] = {}
 _walks: dict[Any, _Walk | None] = {}
 
 
-def quick_mean(a: Any, axis: Any) -> Any:
+def quick_mean(a: Any, axis: Any, out: Any = None, keepdims: Any = NO_VALUE) -> Any:
     if axis is None:
         whole = _moments_of_all(a)
-        return None if whole is None else _scalar(a, whole[0])
+        return None if whole is None else _scalar(a, whole[0], out, keepdims)
     found = _moments_along(a, axis, 0)
-    return None if found is None else _result(a, found[1][0], found[0])
+    return None if found is None else _result(a, found[1][0], found[0], out, keepdims)
 
 
-def quick_var(a: Any, axis: Any, ddof: Any, root: bool = False) -> Any:
+def quick_var(a: Any, axis: Any, ddof: Any, root: bool = False, out: Any = None, keepdims: Any = NO_VALUE) -> Any:
     if type(ddof) is not int:
         return None
     if axis is None:
@@ -61,13 +63,13 @@ def quick_var(a: Any, axis: Any, ddof: Any, root: bool = False) -> Any:
         if whole is None or ddof >= a.size:
             return None
         value = whole[1] if ddof == 0 else whole[1] * a.size / (a.size - ddof)
-        return _scalar(a, math.sqrt(value) if root else value)
+        return _scalar(a, math.sqrt(value) if root else value, out, keepdims)
     found = _moments_along(a, axis, ddof)
     if found is None:
         return None
     walk, stats = found
     var = stats[2] if ddof == 0 else stats[2] * walk.length / (walk.length - ddof)
-    return _result(a, np.sqrt(var) if root else var, walk)
+    return _result(a, np.sqrt(var) if root else var, walk, out, keepdims)
 
 
 def quick_mean_var(a: Any, axis: Any, ddof: Any) -> tuple[Any, Any] | None:
@@ -87,18 +89,35 @@ def quick_mean_var(a: Any, axis: Any, ddof: Any) -> tuple[Any, Any] | None:
     return mean.reshape(walk.kept)[()], var.reshape(walk.kept)[()]
 
 
-def _scalar(a: Array, value: float) -> Any:
-    return np.float64(value) if a.dtype.char == "d" else np.float32(value)
+def _scalar(a: Array, value: float, out: Any, keepdims: Any) -> Any:
+    if out is None and keepdims is NO_VALUE:
+        return np.float64(value) if a.dtype.char == "d" else np.float32(value)
+    return _deliver(np.array(value), a, (), (1,) * a.ndim, out, keepdims)
 
 
-def _result(a: Array, values: Array, walk: _Walk) -> Any:
+def _result(a: Array, values: Array, walk: _Walk, out: Any, keepdims: Any) -> Any:
+    if out is not None or keepdims is not NO_VALUE:
+        return _deliver(values, a, walk.kept, walk.full, out, keepdims)
     result = values.astype(a.dtype)
     return result if len(walk.kept) == 1 else result.reshape(walk.kept)[()]
 
 
+def _deliver(values: Array, a: Array, kept: tuple[int, ...], full: tuple[int, ...], out: Any, keepdims: Any) -> Any:
+    """To an output like NumPy's, with all dimensions or without."""
+    if keepdims is not NO_VALUE and type(keepdims) is not bool:
+        return None
+    shape = full if keepdims is True else kept
+    if out is None:
+        return values.astype(a.dtype).reshape(shape)[()]
+    if type(out) is not np.ndarray or out.shape != shape or out.dtype != a.dtype or not out.flags.writeable:
+        return None
+    np.copyto(out, values.reshape(shape), casting="same_kind")
+    return out
+
+
 def _finite(stats: Array) -> bool:
-    square = float(np.dot(stats[0], stats[0]))
-    return square - square == 0.0
+    means = stats[0]
+    return math.isfinite(means.dot(means))
 
 
 def _moments_along(a: Any, axis: int, ddof: int) -> tuple[_Walk, Array] | None:
@@ -166,4 +185,5 @@ def _make_walk(a: Array, axis: int | None) -> _Walk | None:
     if math.prod(kept) > _MOST_STATISTICS:
         return None
     problem = arrange(layout_of(a.ndim, axes), (a, None, None, None, None), threads.get_num_threads())
-    return _Walk(passes.moments_pass(problem, 0.0, 0), kept, count_of(a, axes))
+    full = tuple(1 if k in axes else n for k, n in enumerate(a.shape))
+    return _Walk(passes.moments_pass(problem, 0.0, 0), kept, full, count_of(a, axes))
