@@ -60,7 +60,7 @@ def at_offset(shape: tuple[int, ...], offset: int, dtype: Any = cases.F4) -> np.
     return memory[begin : begin + n * item].view(dtype).reshape(shape)
 
 
-WIDTHS = (1, 15, 16, 17, 63, 64, 65, 79, 128, 130, 255, 256, 300, 511, 577, 1024)
+WIDTHS = (1, 15, 16, 17, 63, 64, 65, 79, 128, 130, 192, 255, 256, 300, 511, 577, 1024)
 
 
 def edges_of_rows() -> list[np.ndarray]:
