@@ -124,6 +124,29 @@ def test_planes_of_instances(shape: tuple[int, ...], activation: str | None) -> 
             family.check_instance(x, gamma=gamma, beta=beta, activation=activation)
 
 
+# Channels, groups: planes of one vector, of masks, of both; blocks that end inside a sample; statistics longer than a block.
+PLANES = [((101, 6, 2, 3), 3), ((7, 300, 2, 2), 60), ((5, 64, 7, 7), 8), ((3, 24, 13, 13), 24), ((2, 6, 31, 31), 2), ((3, 40, 1, 17), 40)]
+
+
+@pytest.mark.parametrize("activation", [None, "gelu"])
+@pytest.mark.parametrize(("shape", "groups"), PLANES, ids=str)
+def test_gradients_of_planes(shape: tuple[int, ...], groups: int, activation: str | None) -> None:
+    problem = family.Group(shape, groups)
+    x, dy = family.sample(problem, offset=5.0), family.sample(problem, seed=3)
+    gamma, beta = cases.parameter(shape[1]), cases.parameter(shape[1], seed=2) if activation else None
+    for threads in (1, 3):
+        with fn.num_threads(threads):
+            family.check_group_backward(dy, x, groups, gamma=gamma, beta=beta, activation=activation)
+    family.check_group_backward(dy.astype(cases.F2), x.astype(cases.F2), groups, gamma=gamma, beta=beta, activation=activation)
+    family.check_group_backward(dy, x, groups, activation=activation, beta=beta, out=np.zeros_like(x))
+    family.check_group_backward(dy, x.copy(), None, gamma=gamma, out=guarded(x)[0])
+    gaps = np.zeros((*shape[:-1], shape[-1] + 3), np.float32)[..., 1:-2]  # between rows of a plane
+    family.check_group_backward(dy, x, groups, gamma=gamma, out=gaps)
+    wide = np.concatenate([x, x], axis=1)[:, : shape[1]]  # between samples
+    family.check_group_backward(dy, wide, groups, gamma=gamma)
+    family.check_group_backward(dy[::-1], wide[::-1], groups, gamma=gamma)
+
+
 WITHOUT_MASKS = """
 import sys
 import numpy as np, fastnorm as fn

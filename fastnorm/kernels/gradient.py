@@ -168,8 +168,9 @@ def add_products(target, source, rstd, n, segments):
             write(target, p, at(target, p) + at(source, p) * at(rstd, p))
         return
     for c in range(n // segments):
-        for p in range(c * segments, (c + 1) * segments):
-            target[p] += source[p] * rstd[c]
+        of_target, of_source, factor = cut(target, c * segments, segments), cut(source, c * segments, segments), at(rstd, c)
+        for p in range(segments):
+            write(of_target, p, at(of_target, p) + at(of_source, p) * factor)
 
 
 @chunk_body

@@ -16,7 +16,7 @@ from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.gradient_elements import settle, shift_sums, terms_about
 from fastnorm.kernels.scratch import vectors
 from fastnorm.kernels.short_rows import BLOCK, MOST, fetch_edges_of_rows, row_place
-from fastnorm.kernels.tile import gradient_in_lanes, gradient_sums_in_lanes, gradient_to
+from fastnorm.kernels.tile import gradient_in_lanes, gradient_to, weighted_sums_in_lanes
 from fastnorm.kernels.walk import span
 from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, GRAD, INNER, OUT, PROBLEM, SRC
 
@@ -30,7 +30,7 @@ def sums_in_lanes(grad, src, mean, gamma, parameters, sums, running, table, begi
     gain, of_gain, of_shift = gain_of(gamma, 0, inner), cut(row(running, 0), 0, inner), shift_sums(running, mean, 0, inner)
     for k in range(n):
         run, run_grad = cut(src, place + k * step, inner), cut(grad, grad_place + k * grad_step, inner)
-        total, product = gradient_sums_in_lanes(
+        total, product = weighted_sums_in_lanes(
             run_grad, run, inner, at(highs, k), at(lows, k), at(scales, k), gain, zero_of(run), None, of_gain, of_shift, lanes
         )
         write(totals, k, total)

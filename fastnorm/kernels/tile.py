@@ -220,25 +220,40 @@ def normalize_to(run, residual, out, n, high, low, scale, gain, shift, activatio
 
 @loop
 def gradient_sums_of_run(grad, run, residual, n, high, low, scale, shift, activation):
+    total, product = gradient_sums_in_lanes(grad, run, residual, n, high, low, scale, shift, activation, None)
+    return GradientSums(float(total), float(product))
+
+
+@loop
+def gradient_sums_in_lanes(grad, run, residual, n, high, low, scale, shift, activation, lanes):
     total = zero_of(run)
     product = total
-    for i in range(n):
+    whole = before_lanes(run, n, lanes)
+    for i in range(whole):
         d = centred(load(run, i), at(high, i), at(low, i))
         g = through_activation(load(grad, i), d, at(scale, i), None, at(shift, i), load(residual, i), activation)
         total += g
         product += g * d
-    return GradientSums(float(total), float(product))
+    if lanes is not None and whole < n:
+        for k in range(lanes):
+            if k < n - whole:
+                i = whole + k
+                d = centred(load(run, i), at(high, i), at(low, i))
+                g = through_activation(load(grad, i), d, at(scale, i), None, at(shift, i), load(residual, i), activation)
+                total += g
+                product += g * d
+    return total, product
 
 
 @loop
 def gradient_sums_and_parameters(grad, run, n, high, low, scale, gain, shift, activation, of_gain, of_shift):
     """Sums of the weighted gradient; what every element adds to the gradients of its own parameters."""
-    sums = gradient_sums_in_lanes(grad, run, n, high, low, scale, gain, shift, activation, of_gain, of_shift, None)
+    sums = weighted_sums_in_lanes(grad, run, n, high, low, scale, gain, shift, activation, of_gain, of_shift, None)
     return GradientSums(float(sums[0]), float(sums[1]))
 
 
 @loop
-def gradient_sums_in_lanes(grad, run, n, high, low, scale, gain, shift, activation, of_gain, of_shift, lanes):
+def weighted_sums_in_lanes(grad, run, n, high, low, scale, gain, shift, activation, of_gain, of_shift, lanes):
     total = zero_of(run)
     product = total
     whole = before_lanes(run, n, lanes)

@@ -285,7 +285,16 @@ def gradient_sums_pass(problem: Problem, activation: Any) -> Callable[..., Sums]
 
 def input_gradient_pass(problem: Problem, activation: Any, training: bool, name: str = "gradient") -> Callable[..., None]:
     """Input gradient to the output of the problem, from given sums: those over more elements times this problem's share of them."""
-    launch, options, table = _gradient_launch(problem, name), options_of(problem), problem.table
+    table, options = problem.table, options_of(problem)
+    if problem.schedule.planes and training and name == "backward" and problem.carriers[EXTRA - 1] is None:
+        planes = Launch(problem, kernels.gradient_planes, "planes_backward")
+
+        def walk_planes(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any, sums: Sums) -> None:
+            src, out, _, grad, _ = operands
+            planes(grad, src, out, mean, rstd, gamma, beta, activation, sums, *options, table)
+
+        return walk_planes
+    launch = _gradient_launch(problem, name)
 
     def walk(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any, sums: Sums) -> None:
         src, out, residual, grad, grad_residual = operands

@@ -85,6 +85,7 @@ class Schedule(NamedTuple):
     planar: bool
     rows: bool  # planar and fused, and a statistic is one run that stays in L1
     short: bool  # rows, so short that what is done around each of them matters most
+    planes: bool  # rows of planes with a parameter each, that follow each other without a gap
     fused: bool  # moments and application in one launch
     parallel: bool
     stream: bool
@@ -158,7 +159,9 @@ def make_schedule(
         stream,
         two_phases=two_phases,
         per_element=per_element,
+        accumulates=accumulates,
         rows_apart=rows_apart,
+        planes_contiguous=rows_apart and columns_contiguous,
     )
     if accumulates and (per_element or (geometry.run == 1 and geometry.inner > 1)):
         return _accumulating(schedule, geometry, per_element)
@@ -182,7 +185,9 @@ def _planar(
     *,
     two_phases: bool,
     per_element: bool,
+    accumulates: bool,
     rows_apart: bool,
+    planes_contiguous: bool,
 ) -> Schedule:
     cuts = cuts_of(geometry.elements)
     statistics = geometry.statistics
@@ -193,8 +198,9 @@ def _planar(
     fused = rows or (two_phases and balanced)
     units = statistics if fused else statistics * cuts
     short = rows and rows_apart and geometry.inner <= SHORT_ROW and (per_element or geometry.run == geometry.inner)
-    stream = stream and not (short and geometry.inner < SHORT_STREAMED_ROW)
-    return Schedule(True, rows, short, fused, parallel, stream, cuts, _chunks(units, n_threads, parallel), 0, 1, tile, 0)
+    planes = rows and planes_contiguous and accumulates and not per_element and geometry.run > 1
+    stream = stream and not ((short and geometry.inner < SHORT_STREAMED_ROW) or (planes and geometry.run < SHORT_STREAMED_ROW))
+    return Schedule(True, rows, short, planes, fused, parallel, stream, cuts, _chunks(units, n_threads, parallel), 0, 1, tile, 0)
 
 
 def _accumulating(schedule: Schedule, geometry: Geometry, per_element: bool) -> Schedule:
@@ -235,7 +241,8 @@ def _interleaved(
         fold = fold_of(columns, geometry.outer // cuts, FOLD_BYTES // compute_bytes)
     chunks = _chunks(geometry.batch * tiles * cuts, n_threads, parallel)
     at_once = 1 if geometry.size * compute_bytes >= LARGE_BYTES else ROWS_AT_ONCE
-    return Schedule(False, False, False, fused, parallel, stream, cuts, chunks, columns, fold, WRITTEN_ROW_BYTES // compute_bytes, at_once)
+    tile = WRITTEN_ROW_BYTES // compute_bytes
+    return Schedule(False, False, False, False, fused, parallel, stream, cuts, chunks, columns, fold, tile, at_once)
 
 
 def _narrow_tile(geometry: Geometry, compute_bytes: int) -> int:
