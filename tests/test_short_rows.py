@@ -145,6 +145,9 @@ def test_gradients_of_planes(shape: tuple[int, ...], groups: int, activation: st
     wide = np.concatenate([x, x], axis=1)[:, : shape[1]]  # between samples
     family.check_group_backward(dy, wide, groups, gamma=gamma)
     family.check_group_backward(dy[::-1], wide[::-1], groups, gamma=gamma)
+    twice = np.repeat(x, 2).reshape(-1)[::2].reshape(shape)  # between elements
+    assert twice.strides[-1] == 8
+    family.check_group_backward(np.repeat(dy, 2).reshape(-1)[::2].reshape(shape), twice, groups, gamma=gamma)
 
 
 WITHOUT_MASKS = """

@@ -48,6 +48,9 @@ SHORT_ROW = 192
 # From which their stores bypass the caches: 205 MB in rows of 64 took 14.1 ms streaming and 9.2 not, of 100 10.4 and 10.3, of 128
 # 7.7 and 10.2 (two cores of a Zen 4).
 SHORT_STREAMED_ROW = 128
+# Elements of planes up to which `kernels.gradient_planes` takes them. Group norm backward of (64, 256, 7, 7) took 806 and takes 191 us, of
+# (8, 128, 28, 28) 158 and 120, but planes of 56 x 56 1.2 and 1.6 ms.
+SHORT_PLANE = 1024
 # Rows of one cut of columns; fewer, where that makes few cuts: three are 1.33 times the work of two threads. Training of
 # (1568, 2048) took 1.05 ms with three cuts, 0.86 with twelve, 0.96 with 24.
 CUT_ROWS, FEWEST_CUT_ROWS, FEW_CUTS = 512, 32, 16
@@ -198,7 +201,7 @@ def _planar(
     fused = rows or (two_phases and balanced)
     units = statistics if fused else statistics * cuts
     short = rows and rows_apart and geometry.inner <= SHORT_ROW and (per_element or geometry.run == geometry.inner)
-    planes = rows and planes_contiguous and accumulates and not per_element and geometry.run > 1
+    planes = rows and planes_contiguous and accumulates and not per_element and 1 < geometry.run <= SHORT_PLANE
     stream = stream and not ((short and geometry.inner < SHORT_STREAMED_ROW) or (planes and geometry.run < SHORT_STREAMED_ROW))
     return Schedule(True, rows, short, planes, fused, parallel, stream, cuts, _chunks(units, n_threads, parallel), 0, 1, tile, 0)
 
