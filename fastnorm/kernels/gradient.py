@@ -13,11 +13,11 @@ from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.affine import split_mean
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.gradient import GradientSums, add_sums, mean_terms
-from fastnorm.element.storage import as_compute, at, at_once, cut, row, write, zero_of
+from fastnorm.element.storage import LANES, as_compute, at, at_once, cut, row, write, zero_of
 from fastnorm.kernels.columns import add_run, clear, copy_run
 from fastnorm.kernels.dealing import deal
-from fastnorm.kernels.tile import gradient_sums_of_run, gradient_to
-from fastnorm.kernels.walk import elements_per_statistic, parameters_per_statistic, position, span
+from fastnorm.kernels.tile import gradient_in_lanes, gradient_sums_in_lanes, gradient_to
+from fastnorm.kernels.walk import elements_per_statistic, lines_of, parameters_per_statistic, place_on, span
 from fastnorm.plan.table import (
     BATCH,
     CHANNEL,
@@ -71,16 +71,19 @@ def sums_of_span(grad, src, residual, mean, rstd, gamma, beta, activation, table
     start, left = (p - c * segments) * run, end - begin
     o = begin // run
     i = begin - o * run
+    of_grad, of_src = lines_of(table, GRAD, b, c, start), lines_of(table, SRC, b, c, start)
+    of_residual = lines_of(table, EXTRA, b, c, start)
     while left > 0:
         n = min(min(run - i, left), at_once(src, table[PROBLEM, TILE]))
-        run_grad = cut(grad, position(table, GRAD, b, o, c, start + i), n)
-        run_src = cut(src, position(table, SRC, b, o, c, start + i), n)
-        run_residual = cut(residual, position(table, EXTRA, b, o, c, start + i), n)
-        total = add_sums(total, gradient_sums_of_run(run_grad, run_src, run_residual, n, high, low, scale, shift, activation))
-        left -= n
-        i += n
-        if i == run:
-            o, i = o + 1, 0
+        for _ in range(left // n if n == run else 1):  # of one length: their masks are made once
+            run_grad, run_src = cut(grad, place_on(of_grad, o, i), n), cut(src, place_on(of_src, o, i), n)
+            run_residual = cut(residual, place_on(of_residual, o, i), n)
+            sums = gradient_sums_in_lanes(run_grad, run_src, run_residual, n, high, low, scale, shift, activation, LANES)
+            total = add_sums(total, GradientSums(float(sums[0]), float(sums[1])))
+            left -= n
+            i += n
+            if i == run:
+                o, i = o + 1, 0
     return total
 
 
@@ -98,21 +101,27 @@ def gradient_of_span(grad, src, residual, out, grad_residual, mean, rstd, gamma,
     start, left = (p - c * segments) * run, end - begin
     o = (end - 1) // run
     last = end - o * run
+    of_grad, of_src = lines_of(table, GRAD, b, c, start), lines_of(table, SRC, b, c, start)
+    of_residual = lines_of(table, EXTRA, b, c, start)
+    of_out, of_extra, longest = lines_of(table, OUT, b, c, start), lines_of(table, GRAD_EXTRA, b, c, start), table[PROBLEM, TILE]
     while left > 0:
-        n = min(min(last, left), table[PROBLEM, TILE])
-        last -= n
-        i = start + last
-        run_grad = cut(grad, position(table, GRAD, b, o, c, i), n)
-        run_src = cut(src, position(table, SRC, b, o, c, i), n)
-        run_residual = cut(residual, position(table, EXTRA, b, o, c, i), n)
-        extra = cut(grad_residual, position(table, GRAD_EXTRA, b, o, c, i), n)
-        target = cut(out, position(table, OUT, b, o, c, i), n)
-        gradient_to(
-            run_grad, run_src, run_residual, target, extra, n, high, low, scale, None, shift, offset, slope, activation, streams,
-        )  # fmt: skip
-        left -= n
-        if last == 0:
-            o, last = o - 1, run
+        n = min(min(last, left), longest)
+        for _ in range(left // n if n == run else 1):
+            last -= n
+            run_grad, run_src = cut(grad, place_on(of_grad, o, last), n), cut(src, place_on(of_src, o, last), n)
+            run_residual, extra = cut(residual, place_on(of_residual, o, last), n), cut(grad_residual, place_on(of_extra, o, last), n)
+            target = cut(out, place_on(of_out, o, last), n)
+            if streams is None:
+                gradient_in_lanes(
+                    run_grad, run_src, run_residual, target, extra, n, high, low, scale, None, shift, offset, slope, activation, LANES,
+                )  # fmt: skip
+            else:
+                gradient_to(
+                    run_grad, run_src, run_residual, target, extra, n, high, low, scale, None, shift, offset, slope, activation, streams,
+                )  # fmt: skip
+            left -= n
+            if last == 0:
+                o, last = o - 1, run
 
 
 @chunk_body

@@ -41,6 +41,18 @@ def position(table, operand, b, o, c, i):
 
 
 @element
+def lines_of(table, operand, b, c, i):
+    """Where element i of every outer index begins, and the steps along outer and inner: loops that store keep them, because a store may
+    have changed the table."""
+    return position(table, operand, b, 0, c, i), table[operand, STEP_OUTER], table[operand, STEP_INNER]
+
+
+@element
+def place_on(lines, o, i):
+    return lines[0] + o * lines[1] + i * lines[2]
+
+
+@element
 def plane_at(table, done):
     """Batch, outer, channel and inner index of element number `done`, counted as contiguous planes lie in memory."""
     inner, channel, outer = table[PROBLEM, INNER], table[PROBLEM, CHANNEL], table[PROBLEM, OUTER]

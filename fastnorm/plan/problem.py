@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fastnorm.plan.geometry import Collapsed, Geometry, collapse
 from fastnorm.plan.memory import is_aligned, is_plain, kind_of, view_of
 from fastnorm.plan.schedule import Schedule, make_schedule
-from fastnorm.plan.table import N_ROWS, PARAM, PROBLEM, WIDTH
+from fastnorm.plan.table import GRAD, N_ROWS, PARAM, PROBLEM, WIDTH
 
 Array = NDArray[Any]
 Operands = tuple[Array | None, ...]  # by row of the table: entry k is row k + 1
@@ -93,7 +93,7 @@ def _plan_contiguous(layout: Layout, operands: Operands, n_threads: int) -> _Kep
     if collapsed is None:
         raise NotImplementedError(f"axes of shape {x.shape} alternate more than twice")
     geometry = _geometry(layout, collapsed)
-    schedule = _schedule(layout, geometry, collapsed, arrays, n_threads)
+    schedule = _schedule(layout, geometry, collapsed, arrays, n_threads, operands[GRAD - 1] is not None)
     row = (0, *collapsed.strides[0])
     table = _table(layout, geometry, schedule, {k + 1: row for k, array in enumerate(operands) if array is not None})
     return _Kept(geometry, schedule, table, collapsed.order, per_element(layout, geometry, schedule))
@@ -110,7 +110,7 @@ def per_element(layout: Layout, geometry: Geometry, schedule: Schedule) -> int:
     return geometry.parameters if schedule.planar and geometry.run < geometry.inner and geometry.run == 1 else 0
 
 
-def _schedule(layout: Layout, geometry: Geometry, collapsed: Collapsed, arrays: list[Array], n_threads: int) -> Schedule:
+def _schedule(layout: Layout, geometry: Geometry, collapsed: Collapsed, arrays: list[Array], n_threads: int, gradient: bool) -> Schedule:
     x = arrays[0]
     batch = collapsed.sizes[0]
     compute_bytes = 4 if kind_of(x.dtype) in ("f4", "half", "bfloat16") else 8
@@ -133,6 +133,7 @@ def _schedule(layout: Layout, geometry: Geometry, collapsed: Collapsed, arrays: 
         two_phases=layout.two_phases,
         per_element=layout.per_element,
         accumulates=layout.accumulates,
+        gradient=gradient,
         read_only=not layout.streams,
     )
 
@@ -177,7 +178,7 @@ def _arrange_any(layout: Layout, operands: Operands, n_threads: int) -> Problem:
     if collapsed is None:  # pairs of operands fit, all together do not: one memory order for everybody
         return _arrange_copied(layout, x, operands, n_threads)
     geometry = _geometry(layout, collapsed)
-    schedule = _schedule(layout, geometry, collapsed, arrays, n_threads)
+    schedule = _schedule(layout, geometry, collapsed, arrays, n_threads, operands[GRAD - 1] is not None)
     unit = 3 if schedule.planar or geometry.inner > 1 else 2
     # One strided operand makes all of them strided: every mixture would be a kernel of its own to compile.
     plain = all(

@@ -39,6 +39,9 @@ FEW_ROWS = 8
 APPLIED_RUN = 48
 # And these in training, if all elements are so few: (8, 32, 8, 8) took 12 us as planes and 15 as columns, (8, 32, 12, 12) 16 and 31.
 FEW_RUN, FEW_ELEMENTS = 64, 1 << 16
+# And these in backward: (32, 50, 7, 7) took 31 us as columns and 23 as planes, (32, 128, 12, 12) 160 and 126, (32, 512, 7, 7) 220 and
+# 226, (32, 2048, 7, 7) 1.1 and 2.6 ms; but (16, 64, 5, 5) 21 and 26 us.
+GRADIENT_RUN, GRADIENT_ELEMENTS = 48, 5 << 17
 # Elements of one cut: a statistic is dealt to several threads in pieces of at least this size.
 CUT_ELEMENTS = 65536
 MAX_CUTS = 64
@@ -113,6 +116,7 @@ def make_schedule(
     two_phases: bool,
     per_element: bool,
     accumulates: bool,
+    gradient: bool,
     read_only: bool,
 ) -> Schedule:
     """Decide once; kernels receive the numbers and ask nothing.
@@ -124,13 +128,14 @@ def make_schedule(
     rows_apart         : statistics of all batches have one distance, in every operand
     two_phases : the elements are read a second time after the statistics are known
     per_element, accumulates : of the layout
+    gradient : a gradient is among the operands
     read_only : nothing as large as the source is written
     """
     parallel = n_threads > 1 and geometry.size >= PARALLEL_ELEMENTS
     cache_bytes = last_level_cache_bytes() if may_stream and streaming_stores_pay() else math.inf
     stream = traffic_bytes > cache_bytes * PART_OF_CACHE
     interleaved = columns_contiguous and has_short_runs(geometry.outer, geometry.inner)
-    if not (read_only or stream) and _better_as_planes(geometry, two_phases):
+    if not (read_only or stream) and _better_as_planes(geometry, two_phases, gradient):
         interleaved = False
     if per_element and geometry.inner > 1:
         interleaved = False
@@ -171,9 +176,11 @@ def make_schedule(
     return schedule
 
 
-def _better_as_planes(geometry: Geometry, two_phases: bool) -> bool:
+def _better_as_planes(geometry: Geometry, two_phases: bool, gradient: bool) -> bool:
     if geometry.batch > 1 or geometry.inner != geometry.run:
         return False
+    if gradient:
+        return geometry.inner >= GRADIENT_RUN and geometry.size <= GRADIENT_ELEMENTS
     if two_phases:
         return geometry.inner >= FEW_RUN and geometry.size <= FEW_ELEMENTS
     return geometry.inner >= APPLIED_RUN
