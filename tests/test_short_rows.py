@@ -145,6 +145,12 @@ def test_gradients_of_planes(shape: tuple[int, ...], groups: int, activation: st
     wide = np.concatenate([x, x], axis=1)[:, : shape[1]]  # between samples
     family.check_group_backward(dy, wide, groups, gamma=gamma)
     family.check_group_backward(dy[::-1], wide[::-1], groups, gamma=gamma)
+    for one in (wide[:, :1], x[:, 1:2], x[::-1, :1]):  # a single plane of every sample, and gaps between them
+        for out in (None, np.zeros_like(x)[:, -1:]):
+            family.check_group_backward(
+                dy[:, :1], one, 1, gamma=gamma[:1], beta=beta if beta is None else beta[:1], activation=activation, out=out
+            )
+            family.check_group_backward(np.ascontiguousarray(dy[:, :1]), one, None, gamma=gamma[:1], out=out)
     twice = np.repeat(x, 2).reshape(-1)[::2].reshape(shape)  # between elements
     assert twice.strides[-1] == 8
     family.check_group_backward(np.repeat(dy, 2).reshape(-1)[::2].reshape(shape), twice, groups, gamma=gamma)

@@ -121,6 +121,7 @@ def _schedule(layout: Layout, geometry: Geometry, collapsed: Collapsed, arrays: 
         outer == 1 or s[1] == channel * inner * step for s, step in zip(collapsed.strides, unit, strict=True)
     )
     rows_apart = all(batch == 1 or channel == 1 or s[0] == channel * s[2] for s in collapsed.strides)
+    no_gaps = columns_contiguous and all(batch == 1 or s[0] == channel * inner * s[3] for s in collapsed.strides)
     return make_schedule(
         geometry,
         compute_bytes,
@@ -129,6 +130,7 @@ def _schedule(layout: Layout, geometry: Geometry, collapsed: Collapsed, arrays: 
         columns_contiguous=columns_contiguous,
         rows_contiguous=rows_contiguous,
         rows_apart=rows_apart,
+        no_gaps=no_gaps,
         may_stream=layout.streams,
         two_phases=layout.two_phases,
         per_element=layout.per_element,

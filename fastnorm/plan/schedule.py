@@ -112,6 +112,7 @@ def make_schedule(
     columns_contiguous: bool,
     rows_contiguous: bool,
     rows_apart: bool,
+    no_gaps: bool,
     may_stream: bool,
     two_phases: bool,
     per_element: bool,
@@ -126,6 +127,7 @@ def make_schedule(
     columns_contiguous : the columns of a row have one distance, in every operand
     rows_contiguous    : rows follow each other without a gap, in every operand
     rows_apart         : statistics of all batches have one distance, in every operand
+    no_gaps            : and so have the elements of each, in every operand
     two_phases : the elements are read a second time after the statistics are known
     per_element, accumulates : of the layout
     gradient : a gradient is among the operands
@@ -169,7 +171,7 @@ def make_schedule(
         per_element=per_element,
         accumulates=accumulates,
         rows_apart=rows_apart,
-        planes_contiguous=rows_apart and columns_contiguous,
+        planes_contiguous=no_gaps,
     )
     if accumulates and (per_element or (geometry.run == 1 and geometry.inner > 1)):
         return _accumulating(schedule, geometry, per_element)
