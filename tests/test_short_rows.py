@@ -19,10 +19,15 @@ WIDTHS = (1, 2, 15, 16, 17, 48, 63, 64, 65, 100, 127, 128, 191, 192, 193)
 ROWS = 301  # of 1 to 8 elements a block and a part of one
 
 
+def rows_of(width: int) -> Layer:
+    """More than a block, and a part of one."""
+    return Layer((ROWS if width < 17 else 67, width))
+
+
 @pytest.mark.parametrize("dtype", cases.FLOATS, ids=str)
 def test_every_width(dtype: np.dtype) -> None:
-    for width in WIDTHS:
-        problem = Layer((ROWS, width))
+    for width in WIDTHS if dtype.itemsize > 2 else WIDTHS[1::3]:  # 16-bit floats have no masks
+        problem = rows_of(width)
         x, dy = family.sample(problem, dtype, offset=3.0), family.sample(problem, dtype, seed=3)
         gamma, beta = cases.parameter(width, cases.F4), cases.parameter(width, cases.F4, seed=2)
         family.check_layer(x, gamma=gamma, beta=beta)
@@ -48,7 +53,7 @@ def test_calls_that_come_again_have_the_same_bits() -> None:
 @pytest.mark.parametrize("offset", [1e2, 1e4, 1e6])
 def test_far_from_zero(offset: float) -> None:
     for width in WIDTHS[2:]:
-        family.check_layer(family.sample(Layer((ROWS, width)), offset=offset))
+        family.check_layer(family.sample(rows_of(width), offset=offset))
 
 
 @pytest.mark.parametrize("height", [1e4 / 3, 7e3, 1e5 / 7])
@@ -91,7 +96,7 @@ def guarded(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("dtype", [cases.F4, cases.F8], ids=str)
 def test_nothing_beside_the_rows_is_read_or_written(dtype: np.dtype) -> None:
     for width in WIDTHS:
-        problem = Layer((37, width))
+        problem = Layer((21, width))
         (x, _), (dy, _) = guarded(family.sample(problem, dtype)), guarded(family.sample(problem, dtype, seed=3))
         (gamma, _), (out, memory) = guarded(cases.parameter(width, dtype)), guarded(np.zeros(x.shape, dtype))
         family.check_layer(x, gamma=gamma, beta=gamma, out=out)
