@@ -149,9 +149,9 @@ def is_short(problem: Problem) -> bool:
     return problem.schedule.short and problem.carriers[EXTRA - 1] is None
 
 
-def _rows_launch(problem: Problem, eps: float, activation: Any, centre: Any) -> Callable[..., None]:
-    """A function of statistics, src, extra, out, total, gamma, beta."""
-    table, options = problem.table, options_of(problem)
+def _rows_launch(problem: Problem, eps: float, activation: Any, centre: Any, *, writes: bool) -> Callable[..., None]:
+    """A function of statistics, src, extra, out, total, gamma, beta; where nothing is written, nothing streams."""
+    table, options = problem.table, options_of(problem) if writes else (None,)
     if is_short(problem):
         short = Launch(problem, kernels.short_rows, "short_rows_normalize")
 
@@ -171,7 +171,7 @@ def moments_pass(problem: Problem, eps: float, centre: Any) -> Callable[[Any], S
     """Statistics of the source: the bits that `normalize_pass` finds."""
     geometry, schedule, table, room = problem.geometry, problem.schedule, problem.table, kernels.moments
     if schedule.rows:
-        rows = _rows_launch(problem, eps, None, centre)
+        rows = _rows_launch(problem, eps, None, centre, writes=False)
 
         def walk_rows(src: Any) -> Statistics:
             stats = np.empty((4, geometry.statistics))
@@ -239,7 +239,7 @@ def normalize_pass(
 
         return in_two
     if schedule.rows:
-        rows = _rows_launch(problem, eps, activation, centre)
+        rows = _rows_launch(problem, eps, activation, centre, writes=True)
 
         def in_rows(operands: Storages, gamma: Any, beta: Any) -> Statistics:
             stats = np.empty(shape)
