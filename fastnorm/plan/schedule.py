@@ -45,10 +45,10 @@ GRADIENT_RUN, GRADIENT_ELEMENTS = 48, 5 << 17
 # Elements of one cut: a statistic is dealt to several threads in pieces of at least this size.
 CUT_ELEMENTS = 65536
 MAX_CUTS = 64
-# Elements of rows up to which `kernels.short_rows` takes them: layer norm of a million floats in rows of 3 took 722 us before and takes
+# Elements of rows up to which `kernels.short_rows` takes them: layer norm of 1 MB in rows of 3 took 722 us before and takes
 # 323, of 50 90 and 54, of 128 47 and 38, of 256 37 and 33, but of 67 MB 3.2 and 3.6 ms.
 SHORT_ROW = 192
-# From which their stores bypass the caches: 205 MB in rows of 64 took 14.1 ms streaming and 9.2 not, of 100 10.4 and 10.3, of 128
+# From which their stores bypass the caches: 128 MB in rows of 64 took 14.1 ms streaming and 9.2 not, of 100 10.4 and 10.3, of 128
 # 7.7 and 10.2 (two cores of a Zen 4).
 SHORT_STREAMED_ROW = 128
 # Elements of planes up to which `kernels.gradient_planes` takes them. Group norm backward of (64, 256, 7, 7) took 806 and takes 191 us, of
