@@ -1,4 +1,5 @@
-"""Rows of at most SHORT elements: one thing at a time for all rows of a block, in loops so small that the next rows are begun before.
+"""Rows of few elements, SHORT_ROW of `plan.schedule` at most: one thing at a time for all rows of a block, in loops so small that
+the next rows are begun before.
 
 What is done around a long row takes longer than a short one: rows of 1 to 64 elements took 20 to 50 ns each.
 """

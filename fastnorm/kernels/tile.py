@@ -219,6 +219,13 @@ def normalize_to(run, residual, out, n, high, low, scale, gain, shift, activatio
 
 
 @loop
+def gradient_and_distance(grad, run, residual, i, high, low, scale, gain, shift, activation):
+    """Of one element: the gradient before the activation, and x - mean."""
+    d = centred(load(run, i), at(high, i), at(low, i))
+    return through_activation(load(grad, i), d, at(scale, i), at(gain, i), at(shift, i), load(residual, i), activation), d
+
+
+@loop
 def gradient_sums_of_run(grad, run, residual, n, high, low, scale, shift, activation):
     total, product = gradient_sums_in_lanes(grad, run, residual, n, high, low, scale, shift, activation, None)
     return GradientSums(float(total), float(product))
@@ -230,16 +237,14 @@ def gradient_sums_in_lanes(grad, run, residual, n, high, low, scale, shift, acti
     product = total
     whole = before_lanes(run, n, lanes)
     for i in range(whole):
-        d = centred(load(run, i), at(high, i), at(low, i))
-        g = through_activation(load(grad, i), d, at(scale, i), None, at(shift, i), load(residual, i), activation)
+        g, d = gradient_and_distance(grad, run, residual, i, high, low, scale, None, shift, activation)
         total += g
         product += g * d
     if lanes is not None and whole < n:
         for k in range(lanes):
             if k < n - whole:
                 i = whole + k
-                d = centred(load(run, i), at(high, i), at(low, i))
-                g = through_activation(load(grad, i), d, at(scale, i), None, at(shift, i), load(residual, i), activation)
+                g, d = gradient_and_distance(grad, run, residual, i, high, low, scale, None, shift, activation)
                 total += g
                 product += g * d
     return total, product
@@ -253,29 +258,29 @@ def gradient_sums_and_parameters(grad, run, n, high, low, scale, gain, shift, ac
 
 
 @loop
+def weighted_of_one(grad, run, i, high, low, scale, gain, shift, activation, of_gain, of_shift):
+    """The weighted gradient and x - mean of one element, which adds to the gradients of its own parameters."""
+    g, d = gradient_and_distance(grad, run, None, i, high, low, scale, gain, shift, activation)
+    of_gain[i] += g * (d * at(scale, i))
+    if of_shift is not None:
+        of_shift[i] += g
+    return weighted(g, at(gain, i)), d
+
+
+@loop
 def weighted_sums_in_lanes(grad, run, n, high, low, scale, gain, shift, activation, of_gain, of_shift, lanes):
     total = zero_of(run)
     product = total
     whole = before_lanes(run, n, lanes)
     for i in range(whole):
-        d = centred(load(run, i), at(high, i), at(low, i))
-        g = through_activation(load(grad, i), d, at(scale, i), at(gain, i), at(shift, i), None, activation)
-        of_gain[i] += g * (d * at(scale, i))
-        if of_shift is not None:
-            of_shift[i] += g
-        w = weighted(g, at(gain, i))
+        w, d = weighted_of_one(grad, run, i, high, low, scale, gain, shift, activation, of_gain, of_shift)
         total += w
         product += w * d
     if lanes is not None and whole < n:
         for k in range(lanes):
             if k < n - whole:
                 i = whole + k
-                d = centred(load(run, i), at(high, i), at(low, i))
-                g = through_activation(load(grad, i), d, at(scale, i), at(gain, i), at(shift, i), None, activation)
-                of_gain[i] += g * (d * at(scale, i))
-                if of_shift is not None:
-                    of_shift[i] += g
-                w = weighted(g, at(gain, i))
+                w, d = weighted_of_one(grad, run, i, high, low, scale, gain, shift, activation, of_gain, of_shift)
                 total += w
                 product += w * d
     return total, product
@@ -310,8 +315,7 @@ def gradient_to(grad, run, residual, out, grad_residual, n, high, low, scale, ga
 
 @loop
 def gradient_of_one(grad, run, residual, out, grad_residual, i, high, low, scale, gain, shift, offset, slope, activation):
-    d = centred(load(run, i), at(high, i), at(low, i))
-    g = through_activation(load(grad, i), d, at(scale, i), at(gain, i), at(shift, i), load(residual, i), activation)
+    g, d = gradient_and_distance(grad, run, residual, i, high, low, scale, gain, shift, activation)
     if grad_residual is not None:
         write(grad_residual, i, g)
     g = weighted(g, at(gain, i))

@@ -83,10 +83,15 @@ def agree(x, out):
     return x.shape == out.shape and (same or apart(x, out))
 
 
+@loop
+def rows_fit(x, gamma, beta, out, table):
+    n = table[PROBLEM, INNER]
+    return agree(x, out) and fits(gamma, n, out) and fits(beta, n, out)
+
+
 @driver
 def normalize_rows(crew, x, gamma, beta, out, stats, centre, eps, table):
-    n = table[PROBLEM, INNER]
-    if not (agree(x, out) and fits(gamma, n, out) and fits(beta, n, out)):
+    if not rows_fit(x, gamma, beta, out, table):
         return False
     rows_normalize(crew, x.reshape(-1), None, out.reshape(-1), None, stats, along(gamma, x), along(beta, x), centre, eps, None, None, table)
     return True
@@ -94,8 +99,7 @@ def normalize_rows(crew, x, gamma, beta, out, stats, centre, eps, table):
 
 @driver
 def normalize_short_rows(crew, x, gamma, beta, out, stats, centre, eps, table):
-    n = table[PROBLEM, INNER]
-    if not (agree(x, out) and fits(gamma, n, out) and fits(beta, n, out)):
+    if not rows_fit(x, gamma, beta, out, table):
         return False
     short_rows_normalize(crew, x.reshape(-1), out.reshape(-1), stats, along(gamma, x), along(beta, x), centre, eps, None, None, table)
     return True
