@@ -87,6 +87,21 @@ def edges_of_planes(dtype: Any) -> Callable[[], list[np.ndarray]]:
     return call
 
 
+def columns_at(offset: int, dtype: Any) -> list[np.ndarray]:
+    """Rows of columns whose results begin somewhere in a line: of fewer and more columns than one has, and in groups."""
+    found = []
+    for shape in ((3, 5), (401, 3), (803, 7), (70, 50), (65, 640), (40, 1203)):
+        x, dy, g = cases.sample(Problem(shape), dtype), cases.sample(Problem(shape), dtype, seed=3), cases.parameter(shape[1])
+        y, given, dx = (at_offset(shape, offset, dtype) for _ in range(3))
+        _, mean, rstd = fn.batch_norm_train(x, g, g, axis=1, activation="relu", residual=dy, out=y)
+        fn.batch_norm(x, mean, rstd, g, g, axis=1, out=given)
+        back = fn.batch_norm_backward(dy, x, mean, rstd, g, axis=1, activation="relu", beta=g, residual=dy, out=dx)
+        found += [y, given, *back]
+    x, grouped = cases.sample(Problem((2, 33, 12)), dtype), at_offset((2, 33, 12), offset, dtype)
+    fn.group_norm(x, 3, cases.parameter(12), cases.parameter(12), axis=-1, out=grouped)
+    return [*found, grouped]
+
+
 def blocks() -> list[np.ndarray]:
     """Activation and residual; and rows in segments that share parameters."""
     shape = (3, 6, 11, 37)
@@ -133,6 +148,7 @@ CALLS = {
     "edges of rows": edges_of_rows,
     "edges, float64": edges_of_planes(cases.F8),
     "edges, float16": edges_of_planes(cases.F2),
+    "edges of columns": lambda: columns_at(5, cases.F4),
     "blocks": blocks,
     "moments of rows": moments_of_rows,
     "scaled": scaled,
@@ -148,3 +164,11 @@ def test_streaming_changes_no_bit(name: str, choose_stores: Callable[[bool], Non
     choose_stores(True)
     for streamed, stored in zip(CALLS[name](), plain, strict=True):
         np.testing.assert_array_equal(streamed, stored)
+
+
+@pytest.mark.parametrize("dtype", [cases.F4, cases.F8, cases.F2], ids=str)
+def test_place_in_memory_changes_no_bit(dtype: Any) -> None:
+    expected = columns_at(0, dtype)
+    for offset in (1, 4, 7, 8, 13, 15, 31):
+        for placed, usual in zip(columns_at(offset, dtype), expected, strict=True):
+            np.testing.assert_array_equal(placed, usual)

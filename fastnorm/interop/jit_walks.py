@@ -47,6 +47,7 @@ from fastnorm.plan.table import (
     STEP_INNER,
     STEP_OUTER,
     TILE,
+    UNBROKEN,
     WIDTH,
 )
 
@@ -86,7 +87,7 @@ def table_of_columns(batch, outer, channel, inner, run, itemsize, whole_bytes):
     table[PROBLEM, COLUMNS] = columns
     table[PROBLEM, TILE] = WRITTEN_ROW_BYTES // itemsize
     if columns == channel * inner:
-        table[PROBLEM, FOLD] = fold_of(columns, outer, FOLD_BYTES // itemsize)
+        table[PROBLEM, FOLD], table[PROBLEM, UNBROKEN] = fold_of(columns, outer, FOLD_BYTES // itemsize), 1
     return table
 
 

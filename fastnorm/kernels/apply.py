@@ -16,13 +16,14 @@ from fastnorm.element.moments import reciprocal_std
 from fastnorm.element.parameters import gain_at, gain_of, number_of, shift_of, shifts_at
 from fastnorm.element.storage import LANES, as_compute, at, cut, row, write, zero_of
 from fastnorm.element.streaming import before_line
-from fastnorm.kernels.columns import repeat, rows_of
+from fastnorm.kernels.columns import SPARE, lead_of, repeat_beyond, rows_of
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.prefetch import fetch_row, fetch_row_to_write
 from fastnorm.kernels.scratch import vectors
 from fastnorm.kernels.tile import normalize_in_lanes, normalize_to
 from fastnorm.kernels.walk import (
     column_place,
+    column_step,
     fold_within,
     next_plane,
     parameters_per_statistic,
@@ -31,6 +32,7 @@ from fastnorm.kernels.walk import (
     row_span,
     run_length,
     span,
+    stretch,
     tile_of_columns,
     units_of_columns,
 )
@@ -51,6 +53,7 @@ from fastnorm.plan.table import (
     SRC,
     STEP_OUTER,
     TILE,
+    UNBROKEN,
 )
 
 # Planes up to this length get their parameters from vectors.
@@ -206,15 +209,16 @@ def planar_apply(crew, src, residual, out, mean, low, spread, gamma, beta, eps, 
 
 
 @chunk_body
-def column_parameters(parameters, table, b, column, n, mean, low, spread, gamma, beta, eps, grouped):
-    """Fill the vectors high, low, scale, shift of a column tile, repeated for folded rows."""
+def column_parameters(parameters, lead, table, b, column, n, mean, low, spread, gamma, beta, eps, grouped):
+    """Fill the vectors high, low, scale, shift of a column tile from `lead` on, repeated for folded rows."""
     wide_vectors()
     inner, run = table[PROBLEM, INNER], table[PROBLEM, RUN]
-    highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
+    highs, lows = cut(row(parameters, 0), lead, n), cut(row(parameters, 1), lead, n)
+    scales, shifts = cut(row(parameters, 2), lead, n), cut(row(parameters, 3), lead, n)
     zero = zero_of(highs)
     first_stat = b * table[PROBLEM, CHANNEL] + column // inner
     if grouped is None or inner == 1:
-        parameters_of_channels(parameters, 0, first_stat, column, n, mean, low, spread, gamma, beta, eps)
+        parameters_of_channels(parameters, lead, first_stat, column, n, mean, low, spread, gamma, beta, eps)
     else:
         for k in range(n // run):  # one statistic and one parameter for `run` columns
             stat = first_stat + k * run // inner
@@ -225,14 +229,15 @@ def column_parameters(parameters, table, b, column, n, mean, low, spread, gamma,
                 scales[i] = scale
                 shifts[i] = shift
     for field in range(4):
-        repeat(row(parameters, field), n, table[PROBLEM, FOLD])
+        repeat_beyond(cut(row(parameters, field), lead, n), n, table[PROBLEM, FOLD])
 
 
 @chunk_body
-def apply_to_rows(src, residual, out, parameters, gamma, beta, first, places, steps, n_rows, n, streams, activation):
-    """n columns of every row, the first of which has number `first`."""
+def apply_to_rows(src, residual, out, parameters, lead, gamma, beta, first, places, steps, n_rows, n, streams, activation):
+    """n columns of every row, the first of which has number `first`; parameters from `lead` on."""
     wide_vectors()
-    high, low, scale, shift = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
+    high, low = cut(row(parameters, 0), lead, n), cut(row(parameters, 1), lead, n)
+    scale, shift = cut(row(parameters, 2), lead, n), cut(row(parameters, 3), lead, n)
     # One row at a time: four share the loads of their parameters, but rows of 4096 bytes compete for the same sets of
     # L1, and inference on (100352, 64) took 1.3 times as long.
     for line in range(n_rows):
@@ -245,23 +250,27 @@ def apply_to_rows(src, residual, out, parameters, gamma, beta, first, places, st
 
 
 @chunk_body
-def apply_to_block(src, residual, out, parameters, gamma, beta, activation, streams, table, b, column, n, begin, end):
-    """Rows begin to end of the n columns from `column` on."""
+def apply_to_block(src, residual, out, parameters, lead, gamma, beta, activation, streams, table, b, column, n, begin, end):
+    """Rows begin to end of the n columns from `column` on; rows that are one run as rows that begin at a cache line of `out`."""
     compact()
-    fold = fold_within(table, n, table[PROBLEM, TILE])
-    folded = (end - begin) // fold
-    rest = begin + folded * fold
-    for part in range(2):  # the rows that do not fill a folded row, then the folded ones: one copy of the loop
-        first = rest if part == 0 else begin
-        n_rows = end - rest if part == 0 else folded
-        times = 1 if part == 0 else fold
-        places = (
-            column_place(table, SRC, b, first, column),
-            column_place(table, EXTRA, b, first, column),
-            column_place(table, OUT, b, first, column),
-        )
-        steps = (table[SRC, STEP_OUTER] * times, table[EXTRA, STEP_OUTER] * times, table[OUT, STEP_OUTER] * times)
-        apply_to_rows(src, residual, out, parameters, gamma, beta, first, places, steps, n_rows, n * times, streams, activation)
+    places = (
+        column_place(table, SRC, b, begin, column),
+        column_place(table, EXTRA, b, begin, column),
+        column_place(table, OUT, b, begin, column),
+    )
+    units = column_step(table, SRC), column_step(table, EXTRA), column_step(table, OUT)
+    steps = table[SRC, STEP_OUTER], table[EXTRA, STEP_OUTER], table[OUT, STEP_OUTER]
+    width, head, total = n, 0, (end - begin) * n
+    if table[PROBLEM, UNBROKEN] != 0:
+        width *= fold_within(table, n, table[PROBLEM, TILE])
+        head = min(before_line(out, places[2]), total)
+        steps = (units[0] * width, units[1] * width, units[2] * width)
+    for part in range(3):
+        at, n_rows, columns = stretch(part, head, (total - head) // width, width, total)
+        if columns > 0:
+            starts = (places[0] + at * units[0], places[1] + at * units[1], places[2] + at * units[2])
+            begins = lead if part == 0 else lead + head
+            apply_to_rows(src, residual, out, parameters, begins, gamma, beta, begin, starts, steps, n_rows, columns, streams, activation)
 
 
 @chunk_body
@@ -270,14 +279,15 @@ def interleaved_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, 
     cuts = table[PROBLEM, CUTS]
     n_units = units_of_columns(table)
     first, last = span(n_units, table[PROBLEM, CHUNKS], chunk)
-    parameters = vectors(zero_of(src), 4, table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD])
+    parameters = vectors(zero_of(src), 4, table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD] + SPARE)
     for k in range(first, last):
         unit = k
         tile = unit // cuts
         b, column, n = tile_of_columns(table, tile)
         begin, end = row_span(table, unit - tile * cuts)
-        column_parameters(parameters, table, b, column, n, mean, low, spread, gamma, beta, eps, grouped)
-        apply_to_block(src, residual, out, parameters, gamma, beta, activation, streams, table, b, column, n, begin, end)
+        lead = lead_of(out, column_place(table, OUT, b, begin, column))
+        column_parameters(parameters, lead, table, b, column, n, mean, low, spread, gamma, beta, eps, grouped)
+        apply_to_block(src, residual, out, parameters, lead, gamma, beta, activation, streams, table, b, column, n, begin, end)
     fence()
 
 

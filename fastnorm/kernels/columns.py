@@ -8,6 +8,7 @@ from fastnorm.element.bits import wide_vectors
 from fastnorm.element.gradient import through_activation
 from fastnorm.element.moments import Moments, about_shift, merge, relative_mean, union_of_equals
 from fastnorm.element.storage import as_compute, at, cut, load, row, write, zero_of
+from fastnorm.element.streaming import before_line
 from fastnorm.kernels.tile import moments_of_run
 
 # Rows between two merges. Sums of this many rows about the mean of their first eight lose at most
@@ -188,6 +189,28 @@ def repeat(vector, n, fold):
     """Copy the first n elements fold - 1 times behind themselves."""
     for k in range(1, fold):
         copy_run(cut(vector, k * n, n), vector, n)
+
+
+# Elements beyond those of a vector of parameters: before the first one, so that they meet cache lines where those of the output do, and
+# behind the last one, those of the first again.
+SPARE, PERIOD = 64, 32
+
+
+@loop
+def lead_of(out, place):
+    """Elements to leave free before the parameters of those of `out` from `place` on, so that both meet a cache line together.
+
+    Large arrays of NumPy begin 16 bytes behind one. Rows whose vectors cross lines, four of parameters among them, and that share
+    their first and last line with others: inference of (100352, 256) took 9.6 ms instead of 3.9, training 14.4 instead of 7.7.
+    """
+    return -before_line(out, place) & (PERIOD - 1)
+
+
+@loop
+def repeat_beyond(vector, n, fold):
+    """The same, and PERIOD elements further: rows that begin anywhere in the first ones."""
+    repeat(vector, n, fold)
+    copy_run(cut(vector, n * fold, PERIOD), vector, PERIOD)
 
 
 @loop

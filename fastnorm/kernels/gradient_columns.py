@@ -6,7 +6,8 @@ from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.gradient import GradientSums, mean_terms
 from fastnorm.element.storage import as_compute, at, cut, row, write, zero_of
-from fastnorm.kernels.columns import clear, copy_run, gradient_sums_of_rows, repeat, unfold_sums
+from fastnorm.element.streaming import before_line
+from fastnorm.kernels.columns import SPARE, clear, copy_run, gradient_sums_of_rows, lead_of, repeat_beyond, unfold_sums
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.gradient import forward_parameters, record_sums, terms_of_statistic
 from fastnorm.kernels.prefetch import fetch_row, fetch_row_to_write
@@ -14,11 +15,13 @@ from fastnorm.kernels.scratch import vectors
 from fastnorm.kernels.tile import gradient_to
 from fastnorm.kernels.walk import (
     column_place,
+    column_step,
     elements_per_statistic,
     fold_within,
     parameters_per_statistic,
     row_span,
     span,
+    stretch,
     tile_of_columns,
     units_of_columns,
 )
@@ -40,15 +43,17 @@ from fastnorm.plan.table import (
     SRC,
     STEP_OUTER,
     TILE,
+    UNBROKEN,
 )
 
 
 @chunk_body
-def column_forward_parameters(vectors_of, table, b, column, n, mean, rstd, gamma, beta, grouped):
-    """Fill high, low, scale, shift of a column tile, repeated for folded rows."""
+def column_forward_parameters(vectors_of, lead, table, b, column, n, mean, rstd, gamma, beta, grouped):
+    """Fill high, low, scale, shift of a column tile from `lead` on, repeated for folded rows."""
     wide_vectors()
     inner, run = table[PROBLEM, INNER], table[PROBLEM, RUN]
-    highs, lows, scales, shifts = row(vectors_of, 0), row(vectors_of, 1), row(vectors_of, 2), row(vectors_of, 3)
+    highs, lows = cut(row(vectors_of, 0), lead, n), cut(row(vectors_of, 1), lead, n)
+    scales, shifts = cut(row(vectors_of, 2), lead, n), cut(row(vectors_of, 3), lead, n)
     zero = zero_of(highs)
     first_stat = b * table[PROBLEM, CHANNEL] + column // inner
     if grouped is None or inner == 1:  # vectorizes
@@ -68,7 +73,7 @@ def column_forward_parameters(vectors_of, table, b, column, n, mean, rstd, gamma
                 scales[i] = scale
                 shifts[i] = shift
     for field in range(4):
-        repeat(row(vectors_of, field), n, table[PROBLEM, FOLD])
+        repeat_beyond(cut(row(vectors_of, field), lead, n), n, table[PROBLEM, FOLD])
 
 
 @loop
@@ -85,11 +90,11 @@ def terms_of_columns(offsets, slopes, sums, rstd, gamma, stat, param, n, count):
 
 
 @chunk_body
-def column_terms(vectors_of, table, b, column, n, sums, rstd, gamma, training, grouped):
-    """Fill offset and slope of a column tile, repeated for folded rows."""
+def column_terms(vectors_of, lead, table, b, column, n, sums, rstd, gamma, training, grouped):
+    """Fill offset and slope of a column tile from `lead` on, repeated for folded rows."""
     wide_vectors()
     inner = table[PROBLEM, INNER]
-    offsets, slopes = row(vectors_of, 4), row(vectors_of, 5)
+    offsets, slopes = cut(row(vectors_of, 4), lead, n), cut(row(vectors_of, 5), lead, n)
     zero = zero_of(offsets)
     first_stat = b * table[PROBLEM, CHANNEL] + column // inner
     if not training:
@@ -103,16 +108,17 @@ def column_terms(vectors_of, table, b, column, n, sums, rstd, gamma, training, g
             for i in range(k * inner, (k + 1) * inner):
                 offsets[i] = as_compute(zero, offset)
                 slopes[i] = as_compute(zero, slope)
-    repeat(offsets, n, table[PROBLEM, FOLD])
-    repeat(slopes, n, table[PROBLEM, FOLD])
+    repeat_beyond(offsets, n, table[PROBLEM, FOLD])
+    repeat_beyond(slopes, n, table[PROBLEM, FOLD])
 
 
 @chunk_body
-def sums_of_block(grad, src, residual, parameters, activation, table, b, column, n, begin, end, totals, sums):
+def sums_of_block(grad, src, residual, parameters, lead, activation, table, b, column, n, begin, end, totals, sums):
     """Fill totals (2, columns), float64, from rows begin to end of n columns."""
     compact()
     fold = fold_within(table, n, 2 * table[PROBLEM, TILE])
-    high, low, scale, shift = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
+    high, low = cut(row(parameters, 0), lead, n), cut(row(parameters, 1), lead, n)
+    scale, shift = cut(row(parameters, 2), lead, n), cut(row(parameters, 3), lead, n)
     folded = (end - begin) // fold
     rest = begin + folded * fold
     clear(row(totals, 0), n * fold)
@@ -156,10 +162,23 @@ def gradient_of_row(grad, run, residual, out, grad_residual, n, high, low, scale
 
 
 @loop
-def gradient_of_rows(grad, src, residual, out, grad_residual, parameters, places, steps, n_rows, n, streams, activation):
-    """Rows backwards; n columns of each."""
-    high, low, scale, shift = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
-    offset, slope = row(parameters, 4), row(parameters, 5)
+def further(places, units, k):
+    """Where five operands are k elements further."""
+    return (
+        places[0] + k * units[0],
+        places[1] + k * units[1],
+        places[2] + k * units[2],
+        places[3] + k * units[3],
+        places[4] + k * units[4],
+    )
+
+
+@loop
+def gradient_of_rows(grad, src, residual, out, grad_residual, parameters, lead, places, steps, n_rows, n, streams, activation):
+    """n columns of every row; parameters from `lead` on."""
+    high, low = cut(row(parameters, 0), lead, n), cut(row(parameters, 1), lead, n)
+    scale, shift = cut(row(parameters, 2), lead, n), cut(row(parameters, 3), lead, n)
+    offset, slope = cut(row(parameters, 4), lead, n), cut(row(parameters, 5), lead, n)
     for k in range(n_rows):
         line = k
         run_grad = cut(grad, places[0] + line * steps[0], n)
@@ -178,12 +197,16 @@ def gradient_of_rows(grad, src, residual, out, grad_residual, parameters, places
 
 
 @chunk_body
-def gradient_of_block(grad, src, residual, out, grad_residual, parameters, activation, streams, table, b, column, n, begin, end):
-    """Rows begin to end of the n columns from `column` on."""
+def gradient_of_block(grad, src, residual, out, grad_residual, parameters, lead, activation, streams, table, b, column, n, begin, end):
+    """Rows begin to end of the n columns from `column` on; rows that are one run as in `apply.apply_to_block`."""
     compact()
-    fold = fold_within(table, n, table[PROBLEM, TILE])
-    folded = (end - begin) // fold
-    rest = begin + folded * fold
+    places = (
+        column_place(table, GRAD, b, begin, column),
+        column_place(table, SRC, b, begin, column),
+        column_place(table, EXTRA, b, begin, column),
+        column_place(table, OUT, b, begin, column),
+        column_place(table, GRAD_EXTRA, b, begin, column),
+    )
     steps = (
         table[GRAD, STEP_OUTER],
         table[SRC, STEP_OUTER],
@@ -191,21 +214,25 @@ def gradient_of_block(grad, src, residual, out, grad_residual, parameters, activ
         table[OUT, STEP_OUTER],
         table[GRAD_EXTRA, STEP_OUTER],
     )
-    folded_steps = (steps[0] * fold, steps[1] * fold, steps[2] * fold, steps[3] * fold, steps[4] * fold)
-    for part in range(2):  # the rows that do not fill a folded row, then the folded ones
-        first = rest if part == 0 else begin
-        n_rows = end - rest if part == 0 else folded
-        places = (
-            column_place(table, GRAD, b, first, column),
-            column_place(table, SRC, b, first, column),
-            column_place(table, EXTRA, b, first, column),
-            column_place(table, OUT, b, first, column),
-            column_place(table, GRAD_EXTRA, b, first, column),
-        )
-        gradient_of_rows(
-            grad, src, residual, out, grad_residual, parameters, places,
-            steps if part == 0 else folded_steps, n_rows, n if part == 0 else n * fold, streams, activation,
-        )  # fmt: skip
+    units = (
+        column_step(table, GRAD),
+        column_step(table, SRC),
+        column_step(table, EXTRA),
+        column_step(table, OUT),
+        column_step(table, GRAD_EXTRA),
+    )
+    width, head, total = n, 0, (end - begin) * n
+    if table[PROBLEM, UNBROKEN] != 0:
+        width *= fold_within(table, n, table[PROBLEM, TILE])
+        head = min(before_line(out, places[3]), total)
+        steps = further((0, 0, 0, 0, 0), units, width)
+    for part in range(3):
+        at, n_rows, columns = stretch(part, head, (total - head) // width, width, total)
+        if columns > 0:
+            gradient_of_rows(
+                grad, src, residual, out, grad_residual, parameters, lead if part == 0 else lead + head,
+                further(places, units, at), steps, n_rows, columns, streams, activation,
+            )  # fmt: skip
 
 
 @chunk_body
@@ -214,7 +241,7 @@ def interleaved_sums_chunk(grad, src, residual, mean, rstd, gamma, beta, activat
     cuts = table[PROBLEM, CUTS]
     width = table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD]
     first, last = span(units_of_columns(table), table[PROBLEM, CHUNKS], chunk)
-    parameters = vectors(zero_of(src), 6, width)
+    parameters = vectors(zero_of(src), 6, width + SPARE)
     sums = vectors(zero_of(src), 2, width)
     totals = vectors(0.0, 2, width)
     for unit in range(first, last):
@@ -222,8 +249,8 @@ def interleaved_sums_chunk(grad, src, residual, mean, rstd, gamma, beta, activat
         part = unit - tile * cuts
         b, column, n = tile_of_columns(table, tile)
         begin, end = row_span(table, part)
-        column_forward_parameters(parameters, table, b, column, n, mean, rstd, gamma, beta, grouped)
-        sums_of_block(grad, src, residual, parameters, activation, table, b, column, n, begin, end, totals, sums)
+        column_forward_parameters(parameters, 0, table, b, column, n, mean, rstd, gamma, beta, grouped)
+        sums_of_block(grad, src, residual, parameters, 0, activation, table, b, column, n, begin, end, totals, sums)
         columns = partial.shape[2]
         place = b * table[PROBLEM, CHANNEL] * table[PROBLEM, INNER] + column
         for field in range(2):
@@ -244,15 +271,16 @@ def interleaved_gradient_chunk(
     cuts = table[PROBLEM, CUTS]
     n_units = units_of_columns(table)
     first, last = span(n_units, table[PROBLEM, CHUNKS], chunk)
-    parameters = vectors(zero_of(src), 6, table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD])
+    parameters = vectors(zero_of(src), 6, table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD] + SPARE)
     for k in range(first, last):
         unit = n_units - 1 - k  # the sums ended there
         tile = unit // cuts
         b, column, n = tile_of_columns(table, tile)
         begin, end = row_span(table, unit - tile * cuts)
-        column_forward_parameters(parameters, table, b, column, n, mean, rstd, gamma, beta, grouped)
-        column_terms(parameters, table, b, column, n, sums, rstd, gamma, training, grouped)
-        gradient_of_block(grad, src, residual, out, grad_residual, parameters, activation, streams, table, b, column, n, begin, end)
+        lead = lead_of(out, column_place(table, OUT, b, begin, column))
+        column_forward_parameters(parameters, lead, table, b, column, n, mean, rstd, gamma, beta, grouped)
+        column_terms(parameters, lead, table, b, column, n, sums, rstd, gamma, training, grouped)
+        gradient_of_block(grad, src, residual, out, grad_residual, parameters, lead, activation, streams, table, b, column, n, begin, end)
     fence()
 
 
@@ -274,16 +302,17 @@ def interleaved_backward_chunk(
     width = table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD]
     run, outer = table[PROBLEM, RUN], table[PROBLEM, OUTER]
     params = table[PROBLEM, CHANNEL] * parameters_per_statistic(table)
-    parameters = vectors(zero_of(src), 6, width)
+    parameters = vectors(zero_of(src), 6, width + SPARE)
     running = vectors(zero_of(src), 2, width)
     totals = vectors(0.0, 2, width)
     for tile in range(first, last):
         b, column, n = tile_of_columns(table, tile)
-        column_forward_parameters(parameters, table, b, column, n, mean, rstd, gamma, beta, grouped)
-        sums_of_block(grad, src, residual, parameters, activation, table, b, column, n, 0, outer, totals, running)
+        lead = lead_of(out, column_place(table, OUT, b, 0, column))
+        column_forward_parameters(parameters, lead, table, b, column, n, mean, rstd, gamma, beta, grouped)
+        sums_of_block(grad, src, residual, parameters, lead, activation, table, b, column, n, 0, outer, totals, running)
         record_sums(sums, b * params + column // run, totals, n, run)
-        column_terms(parameters, table, b, column, n, sums, rstd, gamma, training, grouped)
-        gradient_of_block(grad, src, residual, out, grad_residual, parameters, activation, streams, table, b, column, n, 0, outer)
+        column_terms(parameters, lead, table, b, column, n, sums, rstd, gamma, training, grouped)
+        gradient_of_block(grad, src, residual, out, grad_residual, parameters, lead, activation, streams, table, b, column, n, 0, outer)
     fence()
 
 

@@ -17,12 +17,13 @@ from fastnorm.element.parameters import either, gain_of, only_with, only_without
 from fastnorm.element.storage import cut, row, subrun, zero_of
 from fastnorm.element.streaming import before_line
 from fastnorm.kernels.apply import apply_to_block, apply_to_span, column_parameters, mean_parts, parameters_of
+from fastnorm.kernels.columns import SPARE, lead_of
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, moments_of_block, moments_of_span, record, record_columns
 from fastnorm.kernels.prefetch import AHEAD, PIECE, fetch_edges_to_write, fetch_run, fetch_run_anyway, fetch_run_to_write
 from fastnorm.kernels.scratch import vectors
 from fastnorm.kernels.tile import normalize_run, normalize_to, put_sum_of_runs, sums_about_guess
-from fastnorm.kernels.walk import elements_per_statistic, position, span, tile_of_columns, units_of_columns
+from fastnorm.kernels.walk import column_place, elements_per_statistic, position, span, tile_of_columns, units_of_columns
 from fastnorm.plan.table import (
     BATCH,
     CHANNEL,
@@ -214,7 +215,7 @@ def interleaved_normalize_chunk(src, residual, out, stats, gamma, beta, centre, 
     moments = vectors(0.0, 4, width)
     block_moments = vectors(0.0, 4, width)
     sums = vectors(zero_of(src), 3, width)
-    parameters = vectors(zero_of(src), 4, width)
+    parameters = vectors(zero_of(src), 4, width + SPARE)
     mean, low = means_of(stats, centre)
     rstd = row(stats, RSTD)
     inner, outer = table[PROBLEM, INNER], table[PROBLEM, OUTER]
@@ -222,8 +223,9 @@ def interleaved_normalize_chunk(src, residual, out, stats, gamma, beta, centre, 
         b, column, n = tile_of_columns(table, tile)
         count = moments_of_block(src, centre, table, b, column, n, 0, outer, moments, block_moments, sums)
         record_columns(stats, b * table[PROBLEM, CHANNEL] + column // inner, count, moments, n, grouped, inner, eps)
-        column_parameters(parameters, table, b, column, n, mean, low, rstd, gamma, beta, None, grouped)
-        apply_to_block(src, residual, out, parameters, gamma, beta, activation, streams, table, b, column, n, 0, outer)
+        lead = lead_of(out, column_place(table, OUT, b, 0, column))
+        column_parameters(parameters, lead, table, b, column, n, mean, low, rstd, gamma, beta, None, grouped)
+        apply_to_block(src, residual, out, parameters, lead, gamma, beta, activation, streams, table, b, column, n, 0, outer)
     fence()
 
 

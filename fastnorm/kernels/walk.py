@@ -146,6 +146,17 @@ def row_span(table, part):
     return row * fold, min(end * fold, outer)
 
 
+@element
+def stretch(part, head, n_rows, n, total):
+    """Where part 0, 1, 2 of a run of `total` elements begins, how many rows it has, and of how many elements: one of `head`
+    elements, n_rows of n, and one of what is left."""
+    if part == 0:
+        return 0, 1, head
+    if part == 1:
+        return head, n_rows, n
+    return head + n_rows * n, 1, total - head - n_rows * n
+
+
 @loop
 def fold_within(table, n, widest):
     """Rows of n columns that are read as one: the fold of the table, halved until no row is wider."""

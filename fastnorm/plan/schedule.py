@@ -101,6 +101,7 @@ class Schedule(NamedTuple):
     fold: int
     tile: int
     at_once: int
+    unbroken: bool  # interleaved rows are one run
 
 
 def make_schedule(
@@ -212,7 +213,7 @@ def _planar(
     short = rows and rows_apart and geometry.inner <= SHORT_ROW and (per_element or geometry.run == geometry.inner)
     planes = rows and planes_contiguous and accumulates and not per_element and 1 < geometry.run <= SHORT_PLANE
     stream = stream and not ((short and geometry.inner < SHORT_STREAMED_ROW) or (planes and geometry.run < SHORT_STREAMED_ROW))
-    return Schedule(True, rows, short, planes, fused, parallel, stream, cuts, _chunks(units, n_threads, parallel), 0, 1, tile, 0)
+    return Schedule(True, rows, short, planes, fused, parallel, stream, cuts, _chunks(units, n_threads, parallel), 0, 1, tile, 0, False)
 
 
 def _accumulating(schedule: Schedule, geometry: Geometry, per_element: bool) -> Schedule:
@@ -248,13 +249,12 @@ def _interleaved(
     enough = narrow > 0 or geometry.batch * tiles >= FUSED_TILES
     fused = two_phases and (small or (enough and tile_bytes <= L2_BYTES))
     cuts = 1 if fused else _cuts_of_rows(geometry, geometry.batch * tiles)
-    fold = 1
-    if foldable and tiles == 1:
-        fold = fold_of(columns, geometry.outer // cuts, FOLD_BYTES // compute_bytes)
+    unbroken = foldable and tiles == 1
+    fold = fold_of(columns, geometry.outer // cuts, FOLD_BYTES // compute_bytes) if unbroken else 1
     chunks = _chunks(geometry.batch * tiles * cuts, n_threads, parallel)
     at_once = 1 if geometry.size * compute_bytes >= LARGE_BYTES else ROWS_AT_ONCE
     tile = WRITTEN_ROW_BYTES // compute_bytes
-    return Schedule(False, False, False, False, fused, parallel, stream, cuts, chunks, columns, fold, tile, at_once)
+    return Schedule(False, False, False, False, fused, parallel, stream, cuts, chunks, columns, fold, tile, at_once, unbroken)
 
 
 def _narrow_tile(geometry: Geometry, compute_bytes: int) -> int:

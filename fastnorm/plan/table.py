@@ -13,8 +13,9 @@ BATCH, OUTER, CHANNEL, INNER, RUN = 0, 1, 2, 3, 4
 # FOLD   : rows that are read as one row of FOLD times as many columns
 # TILE   : elements of one run, or of a folded row that is written
 # AT_ONCE: rows of columns whose gradients are summed side by side
-CUTS, CHUNKS, COLUMNS, FOLD, STREAM, TILE, AT_ONCE = 5, 6, 7, 8, 9, 10, 11
-WIDTH = 12
+# UNBROKEN: whether rows follow each other without a gap, and are not cut into tiles: one run, to be cut anywhere
+CUTS, CHUNKS, COLUMNS, FOLD, STREAM, TILE, AT_ONCE, UNBROKEN = 5, 6, 7, 8, 9, 10, 11, 12
+WIDTH = 13
 
 # An operand's row: index (or byte) of its first element and distances along b, o, c, i.
 START, STEP_BATCH, STEP_OUTER, STEP_CHANNEL, STEP_INNER = 0, 1, 2, 3, 4
