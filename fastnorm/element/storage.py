@@ -263,7 +263,7 @@ def at_once(typing_context: Any, run: Any, most: Any) -> Any:
 
 def _fetcher(storage: Any, to_write: bool) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        if not is_tagged(storage, Strided):
+        if storage is not types.none and not is_tagged(storage, Strided):
             line = builder.gep(array_of(context, builder, storage, arguments[0]).data, [arguments[1]])
             bits.prefetch(builder, line, to_write)
         return context.get_dummy_value()
@@ -273,7 +273,7 @@ def _fetcher(storage: Any, to_write: bool) -> Any:
 
 @intrinsic(prefer_literal=False)
 def fetch(typing_context: Any, storage: Any, index: Any) -> Any:
-    """Ask for the cache line of element `index`, which need not exist; of strided storage nothing."""
+    """Ask for the cache line of element `index`, which need not exist; of strided storage, and of None, nothing."""
     return types.void(storage, types.intp), _fetcher(storage, to_write=False)
 
 

@@ -16,7 +16,7 @@ from fastnorm.kernels.scratch import staging
 from fastnorm.kernels.walk import position, span
 from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, INNER, OUT, OUTER, PROBLEM, SRC, STEP_CHANNEL, STEP_INNER, STEP_OUTER, STREAM
 
-# Pixels of one tile: three staged planes of float64 fit the stage, and stay in L1 with their source.
+# Pixels of one tile: three staged planes stay in L1 with their source.
 PIXELS = 512
 
 
@@ -133,7 +133,7 @@ def turn_images_chunk(src, out, parameters, table, chunk):
     """An even share of the tiles of all images."""
     compact()
     first, last = span(table[PROBLEM, BATCH] * tiles_of_image(table), table[PROBLEM, CHUNKS], chunk)
-    staged = staging(out, table[PROBLEM, STREAM])
+    staged = staging(out, 3 * PIXELS * table[PROBLEM, STREAM])
     step, out_step = pixel_step(table, SRC), pixel_step(table, OUT)
     three = table[PROBLEM, CHANNEL] == 3
     end = table[PROBLEM, CHANNEL] - 1

@@ -13,8 +13,6 @@ from fastnorm._jit import variant
 from fastnorm.element.bits import LINE_BYTES
 from fastnorm.element.storage import BFloat16, Half, Strided
 
-# Bytes of one staged run, a multiple of a cache line. Small enough to stay in L1 with its sources.
-STAGE_BYTES = 16384
 # Between a vector and the next one, beyond its elements. Vectors of 4096 bytes without it have all their elements
 # of one index in the same set of L1, which holds eight lines: the gradient of columns uses ten.
 APART_BYTES = 320
@@ -51,16 +49,16 @@ def vectors(typing_context: Any, zero: Any, rows: Any, n: Any) -> Any:
 
 
 @variant
-def staging(out: Any, streaming: Any) -> Any:
-    """A run like those of `out` in scratch memory, to be flushed later, if stores stream; strided outputs need none."""
+def staging(out: Any, n: Any) -> Any:
+    """A run of n elements like those of `out` in scratch memory, to be flushed later; strided outputs need none."""
     if out is types.none:
-        return lambda out, streaming: None
+        return lambda out, n: None
     if isinstance(out, types.Array):
         if out.dtype == types.float32:
-            return lambda out, streaming: np.empty(streaming * STAGE_BYTES // 4, np.float32)
-        return lambda out, streaming: np.empty(streaming * STAGE_BYTES // 8, np.float64)
+            return lambda out, n: np.empty(n, np.float32)
+        return lambda out, n: np.empty(n, np.float64)
     if out.instance_class is Strided:
-        return lambda out, streaming: out
+        return lambda out, n: out
     if out.instance_class is Half:
-        return lambda out, streaming: Half(np.empty(streaming * STAGE_BYTES // 2, np.uint16))
-    return lambda out, streaming: BFloat16(np.empty(streaming * STAGE_BYTES // 2, np.uint16))
+        return lambda out, n: Half(np.empty(n, np.uint16))
+    return lambda out, n: BFloat16(np.empty(n, np.uint16))

@@ -6,12 +6,13 @@ lanes : None, or LANES or FEW_LANES of `element.storage`: the end of the run in 
 
 from __future__ import annotations
 
-from fastnorm._jit import loop
+from fastnorm._jit import chunk_body, loop
 from fastnorm.element.activation import activate
 from fastnorm.element.affine import affine, centred, distance, origin_near
+from fastnorm.element.bits import wide_vectors
 from fastnorm.element.gradient import GradientSums, input_gradient, through_activation, weighted
 from fastnorm.element.moments import about_shift, lopsided
-from fastnorm.element.storage import as_compute, at, at_once, before_lanes, load, store, subrun, write, zero_of
+from fastnorm.element.storage import as_compute, at, at_once, before_lanes, load, subrun, write, zero_of
 from fastnorm.element.streaming import BLOCK as STREAMED
 from fastnorm.element.streaming import before_line, block_of, flush, stream_block
 
@@ -149,12 +150,35 @@ def moments_about(centre, run, n):
     return about_shift(float(n), shift, total, squares)
 
 
+@chunk_body
+def put_sum_of_runs(run, addend, total, held, n):
+    """Write run + addend to `total`; unless `held` is None with stores that bypass the caches, and to `held`, which is read next.
+
+    By itself: nothing in here reads what was written, and sums that follow find it as they find any other run.
+    """
+    wide_vectors()
+    if held is None:
+        add_runs(run, addend, total, None, n)
+        return
+    begin, end = blocks_within(total, n)
+    for part in range(2):
+        at, m = (0, begin) if part == 0 else (end, n - end)
+        edge = subrun(held, at, m)
+        add_runs(subrun(run, at, m), subrun(addend, at, m), edge, None, m)
+        flush(edge, total, at, m)
+    block = block_of(total)
+    for at in range(begin, end, STREAMED):
+        add_runs(subrun(run, at, STREAMED), subrun(addend, at, STREAMED), subrun(held, at, STREAMED), block, STREAMED)
+        stream_block(block, total, at)
+
+
 @loop
-def put_sum_of_runs(run, addend, total, n):
-    """Write run + addend to `total`, if there is one."""
-    if addend is not None:
-        for i in range(n):
-            store(total, i, load(run, i) + load(addend, i))
+def add_runs(run, addend, target, block, n):
+    for i in range(n):
+        both = load(run, i) + load(addend, i)
+        write(target, i, both)
+        if block is not None:
+            write(block, i, both)
 
 
 @loop
