@@ -102,6 +102,17 @@ def columns_at(offset: int, dtype: Any) -> list[np.ndarray]:
     return [*found, grouped]
 
 
+def runs_at(offset: int, dtype: Any) -> list[np.ndarray]:
+    """The same of planes and rows of several pieces."""
+    shape = (3, 2, 701)
+    x, dy = cases.sample(Problem(shape), dtype), cases.sample(Problem(shape), dtype, seed=3)
+    y, given, dx, rows = (at_offset(shape, offset, dtype) for _ in range(4))
+    _, mean, rstd = fn.batch_norm_train(x, cases.parameter(2), cases.parameter(2), out=y)
+    fn.batch_norm(x, mean, rstd, out=given)
+    back = fn.batch_norm_backward(dy, x, mean, rstd, cases.parameter(2), out=dx)
+    return [y, given, *back[:3], fn.layer_norm(x, cases.parameter(701), cases.parameter(701), out=rows)]
+
+
 def blocks() -> list[np.ndarray]:
     """Activation and residual; and rows in segments that share parameters."""
     shape = (3, 6, 11, 37)
@@ -168,7 +179,7 @@ def test_streaming_changes_no_bit(name: str, choose_stores: Callable[[bool], Non
 
 @pytest.mark.parametrize("dtype", [cases.F4, cases.F8, cases.F2], ids=str)
 def test_place_in_memory_changes_no_bit(dtype: Any) -> None:
-    expected = columns_at(0, dtype)
+    expected = columns_at(0, dtype) + runs_at(0, dtype)
     for offset in (1, 4, 7, 8, 13, 15, 31):
-        for placed, usual in zip(columns_at(offset, dtype), expected, strict=True):
+        for placed, usual in zip(columns_at(offset, dtype) + runs_at(offset, dtype), expected, strict=True):
             np.testing.assert_array_equal(placed, usual)

@@ -14,6 +14,8 @@ from fastnorm.element.affine import split_mean
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.gradient import GradientSums, add_sums, mean_terms
 from fastnorm.element.storage import LANES, as_compute, at, at_once, cut, row, write, zero_of
+from fastnorm.element.streaming import before_line
+from fastnorm.kernels.apply import SHORT
 from fastnorm.kernels.columns import add_run, clear, copy_run
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.tile import gradient_in_lanes, gradient_sums_in_lanes, gradient_to
@@ -106,6 +108,8 @@ def gradient_of_span(grad, src, residual, out, grad_residual, mean, rstd, gamma,
     of_out, of_extra, longest = lines_of(table, OUT, b, c, start), lines_of(table, GRAD_EXTRA, b, c, start), table[PROBLEM, TILE]
     while left > 0:
         n = min(min(last, left), longest)
+        if streams is None and n >= SHORT:  # begins at a line, before a short run up to it: 1.1 times as fast from L2
+            n -= before_line(out, place_on(of_out, o, last - n))
         for _ in range(left // n if n == run else 1):
             last -= n
             run_grad, run_src = cut(grad, place_on(of_grad, o, last), n), cut(src, place_on(of_src, o, last), n)
