@@ -47,9 +47,18 @@ def batch(shape: tuple[int, ...], axis: int, dtype: Any = cases.F4) -> Callable[
 
 
 def images(to: str) -> Callable[[], list[np.ndarray]]:
-    shape = (3, 61, 67, 3) if to == "first" else (3, 3, 61, 67)
-    x = cases.rng_of(4).integers(0, 256, shape).astype(np.uint8)
-    return lambda: [fn.normalize_images(x, 0.4, 0.3, channels="last" if to == "first" else "first", to=to)]
+    """Planes that lie alike in cache lines, anywhere in one, and planes that do not."""
+
+    def call() -> list[np.ndarray]:
+        found = []
+        for height, offset in ((61, 0), (64, 0), (64, 5)):
+            shape = (3, height, 67, 3) if to == "first" else (3, 3, height, 67)
+            x = cases.rng_of(4).integers(0, 256, shape).astype(np.uint8)
+            out = at_offset((3, 3, height, 67) if to == "first" else (3, height, 67, 3), offset)
+            found.append(fn.normalize_images(x, 0.4, (0.3, 0.2, 0.1), channels="last" if to == "first" else "first", to=to, out=out))
+        return found
+
+    return call
 
 
 def at_offset(shape: tuple[int, ...], offset: int, dtype: Any = cases.F4) -> np.ndarray:

@@ -9,12 +9,26 @@ from __future__ import annotations
 from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.affine import affine
 from fastnorm.element.bits import compact, fence, wide_vectors
-from fastnorm.element.storage import as_compute, at, cut, load, row, write
-from fastnorm.element.streaming import flush
+from fastnorm.element.storage import as_compute, at, cut, load, row, subrun, write
+from fastnorm.element.streaming import BLOCK, before_line, block_of, flush, stream_block
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.scratch import staging
 from fastnorm.kernels.walk import position, span
-from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, INNER, OUT, OUTER, PROBLEM, SRC, STEP_CHANNEL, STEP_INNER, STEP_OUTER, STREAM
+from fastnorm.plan.table import (
+    BATCH,
+    CHANNEL,
+    CHUNKS,
+    INNER,
+    OUT,
+    OUTER,
+    PROBLEM,
+    SRC,
+    STEP_BATCH,
+    STEP_CHANNEL,
+    STEP_INNER,
+    STEP_OUTER,
+    STREAM,
+)
 
 # Pixels of one tile: three staged planes stay in L1 with their source.
 PIXELS = 512
@@ -92,11 +106,53 @@ def tiles_to_planes(src, out, staged, table, first, last, of_red, of_green, of_b
         to = position(table, OUT, b, 0, 0, 0) + pixel
         run = cut(src, position(table, SRC, b, 0, 0, 0) + pixel * 3, 3 * n)
         if table[PROBLEM, STREAM] != 0:
-            three_to_planes(run, cut(staged, 0, n), cut(staged, PIXELS, n), cut(staged, 2 * PIXELS, n), n, of_red, of_green, of_blue)
-            for c in range(3):
-                flush(cut(staged, c * PIXELS, n), out, to + c * plane, n)
+            staged_to_planes(run, staged, out, to, plane, 0, n, of_red, of_green, of_blue)
         else:
             three_to_planes(run, cut(out, to, n), cut(out, to + plane, n), cut(out, to + 2 * plane, n), n, of_red, of_green, of_blue)
+
+
+@loop
+def staged_to_planes(run, staged, out, to, plane, begin, end, of_red, of_green, of_blue):
+    n = end - begin
+    three_to_planes(
+        subrun(run, 3 * begin, 3 * n), cut(staged, 0, n), cut(staged, PIXELS, n), cut(staged, 2 * PIXELS, n), n, of_red, of_green, of_blue
+    )
+    for c in range(3):
+        flush(cut(staged, c * PIXELS, n), out, to + begin + c * plane, n)
+
+
+@loop
+def meet_lines_together(out, table):
+    """Whether the planes of all images lie alike in cache lines."""
+    place, plane = position(table, OUT, 0, 0, 0, 0), table[OUT, STEP_CHANNEL]
+    head = before_line(out, place)
+    return head == before_line(out, place + plane) and head == before_line(out, place + table[OUT, STEP_BATCH])
+
+
+@chunk_body
+def blocks_to_planes(src, out, staged, table, first, last, of_red, of_green, of_blue):
+    """Straight from registers, where the planes meet cache lines together: staged, 64 images of 224 x 224 took 1.2 times as long."""
+    wide_vectors()
+    plane, n_pixels = table[OUT, STEP_CHANNEL], table[PROBLEM, OUTER] * table[PROBLEM, INNER]
+    red, green, blue = block_of(out), block_of(out), block_of(out)
+    for unit in range(first, last):
+        b, pixel, n = tile_of(table, unit)
+        to, run = position(table, OUT, b, 0, 0, 0), cut(src, position(table, SRC, b, 0, 0, 0), 3 * n_pixels)
+        head = min(before_line(out, to), n_pixels)
+        begin, end = min(pixel + head, n_pixels), min(pixel + n + head, n_pixels)  # of blocks, but for the first and the last of an image
+        if pixel == 0:
+            staged_to_planes(run, staged, out, to, plane, 0, head, of_red, of_green, of_blue)
+        whole = begin + (end - begin) // BLOCK * BLOCK
+        for k in range(begin, whole, BLOCK):
+            three = subrun(run, 3 * k, 3 * BLOCK)
+            for i in range(BLOCK):
+                write(red, i, turned(three, 3 * i, of_red))
+                write(green, i, turned(three, 3 * i + 1, of_green))
+                write(blue, i, turned(three, 3 * i + 2, of_blue))
+            stream_block(red, out, to + k)
+            stream_block(green, out, to + plane + k)
+            stream_block(blue, out, to + 2 * plane + k)
+        staged_to_planes(run, staged, out, to, plane, whole, end, of_red, of_green, of_blue)
 
 
 @chunk_body
@@ -139,7 +195,10 @@ def turn_images_chunk(src, out, parameters, table, chunk):
     end = table[PROBLEM, CHANNEL] - 1
     of_red, of_green, of_blue = parameters_of(parameters, 0), parameters_of(parameters, min(1, end)), parameters_of(parameters, end)
     if three and step == 3 and table[SRC, STEP_CHANNEL] == 1 and out_step == 1:
-        tiles_to_planes(src, out, staged, table, first, last, of_red, of_green, of_blue)
+        if table[PROBLEM, STREAM] != 0 and meet_lines_together(out, table):
+            blocks_to_planes(src, out, staged, table, first, last, of_red, of_green, of_blue)
+        else:
+            tiles_to_planes(src, out, staged, table, first, last, of_red, of_green, of_blue)
     elif three and out_step == 3 and table[OUT, STEP_CHANNEL] == 1 and step == 1:
         tiles_to_pixels(src, out, staged, table, first, last, of_red, of_green, of_blue)
     else:
