@@ -96,15 +96,16 @@ def edges_of_planes(dtype: Any) -> Callable[[], list[np.ndarray]]:
     return call
 
 
-def columns_at(offset: int, dtype: Any) -> list[np.ndarray]:
+def columns_at(offset: int, dtype: Any, **block: Any) -> list[np.ndarray]:
     """Rows of columns whose results begin somewhere in a line: of fewer and more columns than one has, and in groups."""
     found = []
     for shape in ((3, 5), (401, 3), (803, 7), (70, 50), (65, 640), (40, 1203)):
         x, dy, g = cases.sample(Problem(shape), dtype), cases.sample(Problem(shape), dtype, seed=3), cases.parameter(shape[1])
         y, given, dx = (at_offset(shape, offset, dtype) for _ in range(3))
-        _, mean, rstd = fn.batch_norm_train(x, g, g, axis=1, activation="relu", residual=dy, out=y)
+        residual = {"residual": dy} if block else {}
+        _, mean, rstd = fn.batch_norm_train(x, g, g, axis=1, out=y, **block, **residual)
         fn.batch_norm(x, mean, rstd, g, g, axis=1, out=given)
-        back = fn.batch_norm_backward(dy, x, mean, rstd, g, axis=1, activation="relu", beta=g, residual=dy, out=dx)
+        back = fn.batch_norm_backward(dy, x, mean, rstd, g, axis=1, beta=g, out=dx, **block, **residual)
         found += [y, given, *back]
     x, grouped = cases.sample(Problem((2, 33, 12)), dtype), at_offset((2, 33, 12), offset, dtype)
     fn.group_norm(x, 3, cases.parameter(12), cases.parameter(12), axis=-1, out=grouped)
@@ -186,9 +187,9 @@ def test_streaming_changes_no_bit(name: str, choose_stores: Callable[[bool], Non
         np.testing.assert_array_equal(streamed, stored)
 
 
-@pytest.mark.parametrize("dtype", [cases.F4, cases.F8, cases.F2], ids=str)
-def test_place_in_memory_changes_no_bit(dtype: Any) -> None:
-    expected = columns_at(0, dtype) + runs_at(0, dtype)
+@pytest.mark.parametrize(("dtype", "block"), [(cases.F4, {}), (cases.F4, {"activation": "relu"}), (cases.F8, {}), (cases.F2, {})], ids=str)
+def test_place_in_memory_changes_no_bit(dtype: Any, block: dict[str, str]) -> None:
+    expected = columns_at(0, dtype, **block) + runs_at(0, dtype)
     for offset in (1, 4, 7, 8, 13, 15, 31):
-        for placed, usual in zip(columns_at(offset, dtype) + runs_at(offset, dtype), expected, strict=True):
+        for placed, usual in zip(columns_at(offset, dtype, **block) + runs_at(offset, dtype), expected, strict=True):
             np.testing.assert_array_equal(placed, usual)
