@@ -19,6 +19,7 @@ from fastnorm.ops.rms import rms_norm, rms_norm_backward
 from fastnorm.ops.scaling import rescale
 from fastnorm.ops.statistics import mean_var
 from fastnorm.plan.intake import is_float
+from fastnorm.runtime.machine import last_level_cache_bytes, streaming_stores_pay
 
 # One shape per traversal and size: planar and interleaved, serial and parallel, fused and in two launches.
 _SHAPES = {
@@ -29,6 +30,9 @@ _SHAPES = {
     "interleaved, large": (4096, 32),
     "interleaved, many columns": (64, 32, 8, 8),
 }
+
+# Bytes of a last-level cache beyond which nothing is compiled for stores that bypass it: the arrays would be as large.
+_LARGEST_CACHE = 1 << 28
 
 
 def _calls(dtype: Any) -> Iterator[tuple[str, Callable[[], object]]]:
@@ -53,8 +57,30 @@ def _calls(dtype: Any) -> Iterator[tuple[str, Callable[[], object]]]:
         yield f"layer norm {shape}: backward", partial(layer_norm_backward, x, x, mean, mean + 1.0, gamma)
         yield f"RMS norm {shape}: backward", partial(rms_norm_backward, x, x, mean + 1.0, gamma)
     yield from _group_calls(dtype)
+    yield from _streaming_calls(dtype)
     if np.dtype(dtype).char in "fd":
         yield from _few_calls(dtype)
+
+
+def _streaming_calls(dtype: Any) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Arrays so large that results bypass the caches, where they ever do: other loops."""
+    cache_bytes = last_level_cache_bytes()
+    if not streaming_stores_pay() or cache_bytes > _LARGEST_CACHE:
+        return
+    channels = 16
+    x = np.ones((channels, int(0.6 * cache_bytes) // np.dtype(dtype).itemsize // channels), dtype)
+    one, zero = np.ones(channels, np.float32), np.zeros(channels)
+    for name, axis, table in (("planar", 0, x), ("planar, one channel", 0, x.reshape(1, -1)), ("interleaved", 1, x.reshape(-1, channels))):
+        given, gamma = zero[: table.shape[axis]], one[: table.shape[axis]]
+        yield f"{name}, streaming: training", partial(batch_norm_train, table, gamma, gamma, axis=axis)
+        yield f"{name}, streaming: inference", partial(batch_norm, table, given, gamma, gamma, gamma, axis=axis)
+        yield f"{name}, streaming: backward", partial(batch_norm_backward, table, table, given, given + 1.0, gamma, axis=axis)
+    rows = x.reshape(-1)[: x.size // 1024 * 1024].reshape(-1, 1024)
+    gamma, mean = np.ones(1024, np.float32), np.zeros(len(rows))
+    yield "layer norm, streaming", partial(layer_norm, rows, gamma, gamma)
+    yield "RMS norm, streaming", partial(rms_norm, rows, gamma)
+    yield "layer norm, streaming: backward", partial(layer_norm_backward, rows, rows, mean, mean + 1.0, gamma)
+    yield "RMS norm, streaming: backward", partial(rms_norm_backward, rows, rows, mean + 1.0, gamma)
 
 
 def _group_calls(dtype: Any) -> Iterator[tuple[str, Callable[[], object]]]:
