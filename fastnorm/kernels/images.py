@@ -41,14 +41,19 @@ def turned(run, i, of_channel):
     return affine(as_compute(factor, load(run, i)), high, low, factor, None, as_compute(factor, 0.0))
 
 
-@chunk_body
-def three_to_planes(run, red, green, blue, n, of_red, of_green, of_blue):
-    """Pixels of three neighbouring channels to three planes: loads in groups of three vectorize."""
-    wide_vectors()
+@loop
+def turn_three(run, red, green, blue, n, of_red, of_green, of_blue):
     for i in range(n):
         write(red, i, turned(run, 3 * i, of_red))
         write(green, i, turned(run, 3 * i + 1, of_green))
         write(blue, i, turned(run, 3 * i + 2, of_blue))
+
+
+@chunk_body
+def three_to_planes(run, red, green, blue, n, of_red, of_green, of_blue):
+    """Pixels of three neighbouring channels to three planes: loads in groups of three vectorize."""
+    wide_vectors()
+    turn_three(run, red, green, blue, n, of_red, of_green, of_blue)
 
 
 @chunk_body
@@ -145,11 +150,7 @@ def blocks_to_planes(src, out, staged, table, first, last, of_red, of_green, of_
             staged_to_planes(run, staged, out, to, plane, 0, head, of_red, of_green, of_blue)
         whole = begin + (end - begin) // BLOCK * BLOCK
         for k in range(begin, whole, BLOCK):
-            three = subrun(run, 3 * k, 3 * BLOCK)
-            for i in range(BLOCK):
-                write(red, i, turned(three, 3 * i, of_red))
-                write(green, i, turned(three, 3 * i + 1, of_green))
-                write(blue, i, turned(three, 3 * i + 2, of_blue))
+            turn_three(subrun(run, 3 * k, 3 * BLOCK), red, green, blue, BLOCK, of_red, of_green, of_blue)
             stream_block(red, out, to + k)
             stream_block(green, out, to + plane + k)
             stream_block(blue, out, to + 2 * plane + k)
