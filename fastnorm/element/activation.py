@@ -54,6 +54,11 @@ class Clip(NamedTuple):
     high: float
 
 
+def is_cheap(activation: Any) -> bool:
+    """Whether it takes an instruction or two."""
+    return activation is types.none or activation.instance_class in (Relu, LeakyRelu, Clip)
+
+
 @element
 def exp_single(value):
     """exp in float32, relative error below 2e-7; saturates at exp(-87) and exp(88), NaN gives exp(88)."""

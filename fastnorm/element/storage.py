@@ -55,6 +55,11 @@ def is_tagged(storage: Any, tag: type) -> bool:
     return isinstance(storage, types.BaseNamedTuple) and storage.instance_class is tag
 
 
+def is_strided(storage: Any) -> bool:
+    """Whether elements are collected one by one."""
+    return is_tagged(storage, Strided)
+
+
 def compute_type(storage: Any) -> Any:
     """Numba type of the arithmetic: float32 for what fits in it, float64 for the rest."""
     if is_tagged(storage, Strided):

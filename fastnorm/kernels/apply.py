@@ -18,6 +18,7 @@ from fastnorm.element.storage import LANES, as_compute, at, cut, row, write, zer
 from fastnorm.element.streaming import before_line
 from fastnorm.kernels.columns import SPARE, lead_of, repeat_beyond, rows_of
 from fastnorm.kernels.dealing import deal
+from fastnorm.kernels.four_rows import normalize_fours, side_by_side
 from fastnorm.kernels.prefetch import fetch_row, fetch_row_to_write
 from fastnorm.kernels.scratch import vectors
 from fastnorm.kernels.tile import normalize_in_lanes, normalize_to
@@ -232,15 +233,28 @@ def column_parameters(parameters, lead, table, b, column, n, mean, low, spread, 
         repeat_beyond(cut(row(parameters, field), lead, n), n, table[PROBLEM, FOLD])
 
 
+@loop
+def fold_to_lines(table, out, place, n, unit):
+    """Rows of n columns that are written as one: as wide as the table says, or wider, where only every other row begins at a line."""
+    fold = fold_within(table, n, table[PROBLEM, TILE])
+    while fold < table[PROBLEM, FOLD] and before_line(out, place + fold * n * unit) != before_line(out, place):
+        fold *= 2
+    return fold
+
+
 @chunk_body
-def apply_to_rows(src, residual, out, parameters, lead, gamma, beta, first, places, steps, n_rows, n, streams, activation):
-    """n columns of every row, the first of which has number `first`; parameters from `lead` on."""
+def apply_to_rows(src, residual, out, parameters, lead, gamma, beta, first, places, steps, n_rows, n, wide, streams, activation):
+    """n columns of every row, the first of which has number `first`; parameters from `lead` on.
+
+    wide : columns from which rows are streamed four side by side: narrower ones are too close to each other
+    """
     wide_vectors()
     high, low = cut(row(parameters, 0), lead, n), cut(row(parameters, 1), lead, n)
     scale, shift = cut(row(parameters, 2), lead, n), cut(row(parameters, 3), lead, n)
-    # One row at a time: four share the loads of their parameters, but rows of 4096 bytes compete for the same sets of
-    # L1, and inference on (100352, 64) took 1.3 times as long.
-    for line in range(n_rows):
+    together = side_by_side(out, activation, gamma, beta)
+    fours = n_rows if streams is None or n > wide else 0
+    done = normalize_fours(together, src, residual, out, places, steps, fours, n, high, low, scale, shift, activation, streams)
+    for line in range(done, n_rows):
         run_src, run_residual, run_out = rows_of(src, residual, out, places, steps, line, n)
         fetch_row(src, places[0] + (line + 1) * steps[0], n)
         if streams is None:
@@ -262,15 +276,18 @@ def apply_to_block(src, residual, out, parameters, lead, gamma, beta, activation
     steps = table[SRC, STEP_OUTER], table[EXTRA, STEP_OUTER], table[OUT, STEP_OUTER]
     width, head, total = n, 0, (end - begin) * n
     if table[PROBLEM, UNBROKEN] != 0:
-        width *= fold_within(table, n, table[PROBLEM, TILE])
+        width *= fold_to_lines(table, out, places[2], n, units[2])
         head = min(before_line(out, places[2]), total)
         steps = (units[0] * width, units[1] * width, units[2] * width)
+    wide = 2 * table[PROBLEM, TILE]
     for part in range(3):
         at, n_rows, columns = stretch(part, head, (total - head) // width, width, total)
         if columns > 0:
             starts = (places[0] + at * units[0], places[1] + at * units[1], places[2] + at * units[2])
             begins = lead if part == 0 else lead + head
-            apply_to_rows(src, residual, out, parameters, begins, gamma, beta, begin, starts, steps, n_rows, columns, streams, activation)
+            apply_to_rows(
+                src, residual, out, parameters, begins, gamma, beta, begin, starts, steps, n_rows, columns, wide, streams, activation,
+            )  # fmt: skip
 
 
 @chunk_body

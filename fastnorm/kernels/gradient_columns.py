@@ -7,8 +7,10 @@ from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.gradient import GradientSums, mean_terms
 from fastnorm.element.storage import as_compute, at, cut, row, write, zero_of
 from fastnorm.element.streaming import before_line
+from fastnorm.kernels.apply import fold_to_lines
 from fastnorm.kernels.columns import SPARE, clear, copy_run, gradient_sums_of_rows, lead_of, repeat_beyond, unfold_sums
 from fastnorm.kernels.dealing import deal
+from fastnorm.kernels.four_rows import gradient_of_fours, side_by_side
 from fastnorm.kernels.gradient import forward_parameters, record_sums, terms_of_statistic
 from fastnorm.kernels.prefetch import fetch_row, fetch_row_to_write
 from fastnorm.kernels.scratch import vectors
@@ -42,9 +44,11 @@ from fastnorm.plan.table import (
     RUN,
     SRC,
     STEP_OUTER,
-    TILE,
     UNBROKEN,
 )
+
+# Bytes of a folded row whose gradients are summed, whatever the machine: the order of a sum makes its last bits.
+SUMMED_BYTES = 5120
 
 
 @chunk_body
@@ -116,7 +120,7 @@ def column_terms(vectors_of, lead, table, b, column, n, sums, rstd, gamma, train
 def sums_of_block(grad, src, residual, parameters, lead, activation, table, b, column, n, begin, end, totals, sums):
     """Fill totals (2, columns), float64, from rows begin to end of n columns."""
     compact()
-    fold = fold_within(table, n, 2 * table[PROBLEM, TILE])
+    fold = fold_within(table, n, SUMMED_BYTES // parameters.itemsize)
     high, low = cut(row(parameters, 0), lead, n), cut(row(parameters, 1), lead, n)
     scale, shift = cut(row(parameters, 2), lead, n), cut(row(parameters, 3), lead, n)
     folded = (end - begin) // fold
@@ -134,22 +138,9 @@ def sums_of_block(grad, src, residual, parameters, lead, activation, table, b, c
         )
         steps = (table[GRAD, STEP_OUTER] * times, table[SRC, STEP_OUTER] * times, table[EXTRA, STEP_OUTER] * times)
         gradient_sums_of_rows(
-            grad,
-            src,
-            residual,
-            places,
-            steps,
-            n_rows,
-            n * times,
-            high,
-            low,
-            scale,
-            shift,
-            activation,
-            totals,
-            sums,
+            grad, src, residual, places, steps, n_rows, n * times, high, low, scale, shift, activation, totals, sums,
             table[PROBLEM, AT_ONCE],
-        )
+        )  # fmt: skip
         if part == 0:
             unfold_sums(totals, fold, n)
 
@@ -179,8 +170,12 @@ def gradient_of_rows(grad, src, residual, out, grad_residual, parameters, lead, 
     high, low = cut(row(parameters, 0), lead, n), cut(row(parameters, 1), lead, n)
     scale, shift = cut(row(parameters, 2), lead, n), cut(row(parameters, 3), lead, n)
     offset, slope = cut(row(parameters, 4), lead, n), cut(row(parameters, 5), lead, n)
-    for k in range(n_rows):
-        line = k
+    together = side_by_side(out, activation, None, None)
+    done = gradient_of_fours(
+        together, grad, src, residual, out, grad_residual, places, steps, n_rows, n, high, low, scale, shift, offset, slope,
+        streams, activation,
+    )  # fmt: skip
+    for line in range(done, n_rows):
         run_grad = cut(grad, places[0] + line * steps[0], n)
         run_src = cut(src, places[1] + line * steps[1], n)
         run_residual = cut(residual, places[2] + line * steps[2], n)
@@ -223,7 +218,7 @@ def gradient_of_block(grad, src, residual, out, grad_residual, parameters, lead,
     )
     width, head, total = n, 0, (end - begin) * n
     if table[PROBLEM, UNBROKEN] != 0:
-        width *= fold_within(table, n, table[PROBLEM, TILE])
+        width *= fold_to_lines(table, out, places[3], n, units[3])
         head = min(before_line(out, places[3]), total)
         steps = further((0, 0, 0, 0, 0), units, width)
     for part in range(3):

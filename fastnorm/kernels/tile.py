@@ -232,14 +232,21 @@ def normalize_to(run, residual, out, n, high, low, scale, gain, shift, activatio
         normalize_run(run, residual, out, n, high, low, scale, gain, shift, activation)
         return
     begin, end = blocks_within(out, n)
-    edge, block = block_of(out), block_of(out)
-    for part in range(2):  # before the blocks and behind them
+    normalize_edges(run, residual, out, n, begin, end, high, low, scale, gain, shift, activation)
+    block = block_of(out)
+    for index in range(begin, end, STREAMED):
+        normalize_piece(run, residual, block, index, STREAMED, high, low, scale, gain, shift, activation)
+        stream_block(block, out, index)
+
+
+@loop
+def normalize_edges(run, residual, out, n, begin, end, high, low, scale, gain, shift, activation):
+    """Of a run what is before its blocks and behind them."""
+    edge = block_of(out)
+    for part in range(2):
         at, m = (0, begin) if part == 0 else (end, n - end)
         normalize_piece(run, residual, edge, at, m, high, low, scale, gain, shift, activation)
         flush(edge, out, at, m)
-    for at in range(begin, end, STREAMED):
-        normalize_piece(run, residual, block, at, STREAMED, high, low, scale, gain, shift, activation)
-        stream_block(block, out, at)
 
 
 @loop
@@ -327,14 +334,23 @@ def gradient_to(grad, run, residual, out, grad_residual, n, high, low, scale, ga
         gradient_of_run(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation)
         return
     begin, end = blocks_within(out, n)
-    edge, block = block_of(out), block_of(out)
+    gradient_edges(grad, run, residual, out, grad_residual, n, begin, end, high, low, scale, gain, shift, offset, slope, activation)
+    block = block_of(out)
+    for index in range(begin, end, STREAMED):
+        gradient_of_piece(
+            grad, run, residual, block, grad_residual, index, STREAMED, high, low, scale, gain, shift, offset, slope, activation,
+        )  # fmt: skip
+        stream_block(block, out, index)
+
+
+@loop
+def gradient_edges(grad, run, residual, out, grad_residual, n, begin, end, high, low, scale, gain, shift, offset, slope, activation):
+    """Of a run what is before its blocks and behind them."""
+    edge = block_of(out)
     for part in range(2):
         at, m = (0, begin) if part == 0 else (end, n - end)
         gradient_of_piece(grad, run, residual, edge, grad_residual, at, m, high, low, scale, gain, shift, offset, slope, activation)
         flush(edge, out, at, m)
-    for at in range(begin, end, STREAMED):
-        gradient_of_piece(grad, run, residual, block, grad_residual, at, STREAMED, high, low, scale, gain, shift, offset, slope, activation)
-        stream_block(block, out, at)
 
 
 @loop

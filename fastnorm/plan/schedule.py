@@ -10,7 +10,7 @@ import math
 from typing import NamedTuple
 
 from fastnorm.plan.geometry import Geometry
-from fastnorm.runtime.machine import is_amd, last_level_cache_bytes, streaming_stores_pay
+from fastnorm.runtime.machine import is_amd, last_level_cache_bytes, prefetching_pays, streaming_stores_pay
 
 # Bytes of one run: it stays in a 32 KB L1 with what is written.
 TILE_BYTES = 16384
@@ -23,6 +23,7 @@ ROW_BYTES = 4096
 FOLD_BYTES = 8192
 # Bytes of a folded row that is written: six vectors of parameters stay in L1 with it. With 4096, inference of
 # (32, 112, 112, 64) took 1.5 times as long and its gradient 1.75 times (one core of a Zen); with 2048, (1000000, 50) twice.
+# Streamed gradients are written four rows side by side (`kernels.four_rows`), and these have to be as wide as those that are summed.
 WRITTEN_ROW_BYTES = 2560
 # Bytes up to which a row is not cut into column tiles. Two tiles of 4096 bytes skip every other page: inference on
 # (1568, 2048) took 2.7 instead of 1.9 ms. Narrow tiles, all rows of which fit L2, were twice as slow in training.
@@ -150,6 +151,7 @@ def make_schedule(
             parallel,
             stream if accumulates else traffic_bytes > cache_bytes,
             foldable=rows_contiguous and not per_element,
+            gradient=gradient,
             two_phases=two_phases,
             read_only=read_only,
         )
@@ -237,6 +239,7 @@ def _interleaved(
     stream: bool,
     *,
     foldable: bool,
+    gradient: bool,
     two_phases: bool,
     read_only: bool,
 ) -> Schedule:
@@ -253,7 +256,7 @@ def _interleaved(
     fold = fold_of(columns, geometry.outer // cuts, FOLD_BYTES // compute_bytes) if unbroken else 1
     chunks = _chunks(geometry.batch * tiles * cuts, n_threads, parallel)
     at_once = 1 if geometry.size * compute_bytes >= LARGE_BYTES else ROWS_AT_ONCE
-    tile = WRITTEN_ROW_BYTES // compute_bytes
+    tile = (FOLD_BYTES if gradient and stream and not prefetching_pays() else WRITTEN_ROW_BYTES) // compute_bytes
     return Schedule(False, False, False, False, fused, parallel, stream, cuts, chunks, columns, fold, tile, at_once, unbroken)
 
 
