@@ -317,6 +317,19 @@ def test_slices_around_tile_borders(run: int) -> None:
     check_rms_backward(*pair(Layer((3, run))), gamma=parameter(Layer((3, run))))
 
 
+@pytest.mark.parametrize("shape", [(4, 1024), (11, 1030), (5, 4100), (262, 1025)], ids=str)
+def test_long_rows_are_summed_four_side_by_side(shape: tuple[int, int]) -> None:
+    """And those that are left one by one."""
+    dy, x = pair(Layer(shape), offset=1e3)
+    x[1] *= 100  # no two rows alike
+    x[2] += 7
+    gamma = cases.parameter(shape[1])
+    for weights in (gamma, None):
+        check_layer_backward(dy, x, gamma=weights)
+        check_rms_backward(dy, x, gamma=weights)
+    check_layer_backward(dy.astype(cases.F8), x.astype(cases.F8), gamma=gamma)
+
+
 @pytest.mark.parametrize("columns", cases.COLUMNS)
 def test_numbers_of_slices_around_tile_borders(columns: int) -> None:
     for rows in (2, 7, 9, 128, 129, 1000):

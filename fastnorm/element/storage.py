@@ -266,6 +266,16 @@ def at_once(typing_context: Any, run: Any, most: Any) -> Any:
     return types.intp(run, types.intp), generate
 
 
+@intrinsic(prefer_literal=False)
+def bytes_of(typing_context: Any, storage: Any, n: Any) -> Any:
+    """Of n elements that lie side by side."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.mul(arguments[1], context.get_constant(types.intp, bits_of(storage) // 8))
+
+    return types.intp(storage, types.intp), generate
+
+
 def _fetcher(storage: Any, to_write: bool) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         if storage is not types.none and not is_tagged(storage, Strided):
