@@ -66,13 +66,13 @@ def as_result(builder: Any, store: Any) -> None:
     store.set_metadata("noalias", _scopes(builder))
 
 
-def prefetch(builder: Any, pointer: Any, to_write: bool) -> None:
-    """Ask for a cache line; an address that is not ours does no harm."""
+def prefetch(builder: Any, pointer: Any, to_write: bool, level: int = 1) -> None:
+    """Ask for a cache line, into L1 or L2; an address that is not ours does no harm."""
     function = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(ir.VoidType(), [_I8.as_pointer(), _I32, _I32, _I32]), "llvm.prefetch.p0"
     )
     address = builder.bitcast(pointer, _I8.as_pointer())
-    builder.call(function, [address, _I32(int(to_write)), _I32(3), _I32(1)])
+    builder.call(function, [address, _I32(int(to_write)), _I32(4 - level), _I32(1)])
 
 
 @intrinsic(prefer_literal=False)

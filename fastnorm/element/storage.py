@@ -276,11 +276,11 @@ def bytes_of(typing_context: Any, storage: Any, n: Any) -> Any:
     return types.intp(storage, types.intp), generate
 
 
-def _fetcher(storage: Any, to_write: bool) -> Any:
+def _fetcher(storage: Any, to_write: bool, level: int = 1) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         if storage is not types.none and not is_tagged(storage, Strided):
             line = builder.gep(array_of(context, builder, storage, arguments[0]).data, [arguments[1]])
-            bits.prefetch(builder, line, to_write)
+            bits.prefetch(builder, line, to_write, level)
         return context.get_dummy_value()
 
     return generate
@@ -290,6 +290,12 @@ def _fetcher(storage: Any, to_write: bool) -> Any:
 def fetch(typing_context: Any, storage: Any, index: Any) -> Any:
     """Ask for the cache line of element `index`, which need not exist; of strided storage, and of None, nothing."""
     return types.void(storage, types.intp), _fetcher(storage, to_write=False)
+
+
+@intrinsic(prefer_literal=False)
+def fetch_for_later(typing_context: Any, storage: Any, index: Any) -> Any:
+    """As `fetch`, no nearer than L2."""
+    return types.void(storage, types.intp), _fetcher(storage, to_write=False, level=2)
 
 
 @intrinsic(prefer_literal=False)

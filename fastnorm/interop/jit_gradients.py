@@ -13,7 +13,7 @@ from fastnorm.element.gradient import GradientSums, add_sums
 from fastnorm.element.storage import as_compute, cut, zero_of
 from fastnorm.interop.jit_operands import own, takes
 from fastnorm.kernels.gradient_elements import terms_about
-from fastnorm.kernels.tile import gradient_of_run, gradient_sums_and_parameters, gradient_sums_of_run
+from fastnorm.kernels.gradient_tile import gradient_of_run, gradient_sums_and_parameters, gradient_sums_of_run
 from fastnorm.plan.schedule import TILE_BYTES
 
 

@@ -21,7 +21,7 @@ from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.four_rows import normalize_fours, side_by_side
 from fastnorm.kernels.prefetch import fetch_row, fetch_row_to_write
 from fastnorm.kernels.scratch import vectors
-from fastnorm.kernels.tile import normalize_in_lanes, normalize_to
+from fastnorm.kernels.tile import normalize_and_fetch, normalize_in_lanes, normalize_to
 from fastnorm.kernels.walk import (
     column_place,
     column_step,
@@ -97,8 +97,10 @@ def put_mean_parts(highs, lows, i, zero, mean, low, stat):
 
 
 @chunk_body
-def apply_to_span(src, residual, out, mean, low, spread, gamma, beta, eps, activation, streams, table, b, c, o, i, left):
+def apply_to_span(src, residual, out, mean, low, spread, gamma, beta, eps, activation, streams, table, b, c, o, i, left, away):
     """So many elements of statistic (b, c), counted along outer and inner, from (o, i) on.
+
+    away : as in `tile.normalize_and_fetch`
 
     No division in the loop: five of them were most of the time of planes of 8 x 8.
     """
@@ -120,7 +122,8 @@ def apply_to_span(src, residual, out, mean, low, spread, gamma, beta, eps, activ
         run_residual = cut(residual, position(table, EXTRA, b, o, c, i), n)
         of_element = position(table, PARAM, b, o, c, i)
         gain, shifts = gain_of(gamma, of_element, n), shift_of(beta, shift, of_element, n)
-        normalize_to(run_src, run_residual, cut(out, place, n), n, high, rest, scale, gain, shifts, activation, streams)
+        target = cut(out, place, n)
+        normalize_and_fetch(run_src, run_residual, target, n, high, rest, scale, gain, shifts, activation, streams, away)
         left -= n
         i += n
         if i == inner:
@@ -196,7 +199,7 @@ def planar_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, eps, 
     b, o, c, i = plane_at(table, done)
     while done < end:
         n = min(inner - i, end - done)
-        apply_to_span(src, residual, out, mean, low, spread, gamma, beta, eps, activation, streams, table, b, c, o, i, n)
+        apply_to_span(src, residual, out, mean, low, spread, gamma, beta, eps, activation, streams, table, b, c, o, i, n, None)
         done += n
         b, o, c = next_plane(outer, channel, b, o, c)
         i = 0

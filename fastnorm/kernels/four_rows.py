@@ -19,8 +19,9 @@ from fastnorm.element.storage import at, cut, is_strided, subrun
 from fastnorm.element.streaming import BLOCK as STREAMED
 from fastnorm.element.streaming import before_line, block_of, stream_block
 from fastnorm.kernels.columns import rows_of
+from fastnorm.kernels.gradient_tile import gradient_edges, gradient_of_one
 from fastnorm.kernels.prefetch import PAYS
-from fastnorm.kernels.tile import blocks_within, gradient_edges, gradient_of_one, normalize_edges, normalize_one
+from fastnorm.kernels.tile import blocks_within, normalize_edges, normalize_one
 
 
 @variant

@@ -18,8 +18,8 @@ from fastnorm.element.streaming import before_line
 from fastnorm.kernels.apply import SHORT
 from fastnorm.kernels.columns import add_run, clear, copy_run
 from fastnorm.kernels.dealing import deal
-from fastnorm.kernels.tile import gradient_in_lanes, gradient_sums_in_lanes, gradient_to
-from fastnorm.kernels.walk import elements_per_statistic, lines_of, parameters_per_statistic, place_on, span
+from fastnorm.kernels.gradient_tile import gradient_and_fetch, gradient_in_lanes, gradient_sums_in_lanes
+from fastnorm.kernels.walk import distance_to_next, elements_per_statistic, lines_of, parameters_per_statistic, place_on, span
 from fastnorm.plan.table import (
     BATCH,
     CHANNEL,
@@ -90,7 +90,9 @@ def sums_of_span(grad, src, residual, mean, rstd, gamma, beta, activation, table
 
 
 @chunk_body
-def gradient_of_span(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, terms, streams, table, b, p, begin, end):
+def gradient_of_span(
+    grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, terms, streams, table, b, p, begin, end, away_grad, away
+):
     """Elements begin to end of parameter p in batch b, backwards: the sums have just been the other way."""
     wide_vectors()
     zero = zero_of(src)
@@ -120,8 +122,9 @@ def gradient_of_span(grad, src, residual, out, grad_residual, mean, rstd, gamma,
                     run_grad, run_src, run_residual, target, extra, n, high, low, scale, None, shift, offset, slope, activation, LANES,
                 )  # fmt: skip
             else:
-                gradient_to(
+                gradient_and_fetch(
                     run_grad, run_src, run_residual, target, extra, n, high, low, scale, None, shift, offset, slope, activation, streams,
+                    away_grad, away,
                 )  # fmt: skip
             left -= n
             if last == 0:
@@ -222,7 +225,7 @@ def planar_gradient_chunk(
         terms = terms_of_statistic(table, q // segments, sums, rstd, gamma, training)
         gradient_of_span(
             grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, terms,
-            streams, table, b, q - b * params, begin, end,
+            streams, table, b, q - b * params, begin, end, None, None,
         )  # fmt: skip
     fence()
 
@@ -237,7 +240,8 @@ def planar_gradient(crew, grad, src, residual, out, grad_residual, mean, rstd, g
 def planar_backward_chunk(
     grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, streams, table, chunk
 ):
-    """Whole statistics: the second sweep finds x and dy in L2."""
+    """Whole statistics: the second sweep finds x and dy in L2, and, streaming, fetches those of the next one: (32, 256, 56, 56) was
+    1.1 times as fast, (32, 512, 28, 28) 1.15, (32, 192, 28, 28) 1.18 (two cores of a Zen 4)."""
     compact()
     cuts, channel = table[PROBLEM, CUTS], table[PROBLEM, CHANNEL]
     segments = parameters_per_statistic(table)
@@ -254,10 +258,11 @@ def planar_backward_chunk(
             sums[0, stat * segments + k] = total.grad
             sums[1, stat * segments + k] = total.product
         terms = terms_of_statistic(table, stat, sums, rstd, gamma, training)
+        of_grad, of_src = distance_to_next(table, GRAD, b, stat - b * channel), distance_to_next(table, SRC, b, stat - b * channel)
         for k in range(segments - 1, -1, -1):
             gradient_of_span(
                 grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, terms,
-                streams, table, b, p + k, 0, n,
+                streams, table, b, p + k, 0, n, of_grad, of_src,
             )  # fmt: skip
     fence()
 

@@ -12,9 +12,9 @@ from fastnorm.kernels.columns import SPARE, clear, copy_run, gradient_sums_of_ro
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.four_rows import gradient_of_fours, side_by_side
 from fastnorm.kernels.gradient import forward_parameters, record_sums, terms_of_statistic
+from fastnorm.kernels.gradient_tile import gradient_to
 from fastnorm.kernels.prefetch import fetch_row, fetch_row_to_write
 from fastnorm.kernels.scratch import vectors
-from fastnorm.kernels.tile import gradient_to
 from fastnorm.kernels.walk import (
     column_place,
     column_step,

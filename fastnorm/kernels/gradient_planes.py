@@ -13,8 +13,8 @@ from fastnorm.element.gradient import GradientSums, mean_terms
 from fastnorm.element.storage import FEW_LANES, LANES, as_compute, at, cut, row, write, zero_of
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.gradient import forward_parameters
+from fastnorm.kernels.gradient_tile import gradient_in_lanes, gradient_sums_in_lanes, gradient_to
 from fastnorm.kernels.scratch import vectors
-from fastnorm.kernels.tile import gradient_in_lanes, gradient_sums_in_lanes, gradient_to
 from fastnorm.kernels.walk import parameters_per_statistic, position, span
 from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, GRAD, INNER, OUT, PROBLEM, RUN, SRC, STEP_INNER
 

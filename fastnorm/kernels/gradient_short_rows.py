@@ -14,9 +14,9 @@ from fastnorm.kernels.apply import parameters_of_channels
 from fastnorm.kernels.columns import ROWS, clear
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.gradient_elements import settle, shift_sums, terms_about
+from fastnorm.kernels.gradient_tile import gradient_in_lanes, gradient_to, weighted_sums_in_lanes
 from fastnorm.kernels.scratch import vectors
 from fastnorm.kernels.short_rows import BLOCK, MOST, fetch_edges_of_rows, row_place
-from fastnorm.kernels.tile import gradient_in_lanes, gradient_to, weighted_sums_in_lanes
 from fastnorm.kernels.walk import span
 from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, GRAD, INNER, OUT, PROBLEM, SRC
 

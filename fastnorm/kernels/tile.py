@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from fastnorm._jit import chunk_body, loop
 from fastnorm.element.activation import activate
-from fastnorm.element.affine import affine, centred, distance, origin_near
+from fastnorm.element.affine import affine, distance, origin_near
 from fastnorm.element.bits import wide_vectors
-from fastnorm.element.gradient import GradientSums, input_gradient, through_activation, weighted
 from fastnorm.element.moments import about_shift, lopsided
-from fastnorm.element.storage import as_compute, at, at_once, before_lanes, load, subrun, write, zero_of
+from fastnorm.element.storage import as_compute, at, at_once, before_lanes, fetch_for_later, load, subrun, write, zero_of
 from fastnorm.element.streaming import BLOCK as STREAMED
 from fastnorm.element.streaming import before_line, block_of, flush, stream_block
 
@@ -21,6 +20,8 @@ from fastnorm.element.streaming import before_line, block_of, flush, stream_bloc
 BLOCK = 1024
 # Elements whose mean is the first guess of all.
 FEW = 64
+# Elements of a cache line of float32; of narrower ones every other is fetched, and the rest by the CPU itself.
+LINE = 16
 
 
 @loop
@@ -223,7 +224,12 @@ def normalize_piece(run, residual, target, at, n, high, low, scale, gain, shift,
 
 @loop
 def normalize_to(run, residual, out, n, high, low, scale, gain, shift, activation, streams):
-    """As `normalize_run`; with stores that bypass the caches unless `streams` is None.
+    normalize_and_fetch(run, residual, out, n, high, low, scale, gain, shift, activation, streams, None)
+
+
+@loop
+def normalize_and_fetch(run, residual, out, n, high, low, scale, gain, shift, activation, streams, away):
+    """As `normalize_run`; with stores that bypass the caches unless `streams` is None, beside which memory is read `away` from the run.
 
     Straight from registers: staged in L1 and copied, every element takes two places in the queue of stores, and layer norm
     of (16384, 1024) took 5.7 instead of 3.2 ms, of (65536, 256) 3.7 instead of 2.7 (two cores of a Zen 4).
@@ -235,8 +241,17 @@ def normalize_to(run, residual, out, n, high, low, scale, gain, shift, activatio
     normalize_edges(run, residual, out, n, begin, end, high, low, scale, gain, shift, activation)
     block = block_of(out)
     for index in range(begin, end, STREAMED):
+        fetch_block(run, away, index)
         normalize_piece(run, residual, block, index, STREAMED, high, low, scale, gain, shift, activation)
         stream_block(block, out, index)
+
+
+@loop
+def fetch_block(run, away, index):
+    """What is read next, so many elements away from a block that bypasses the caches: memory reads and writes at once."""
+    if away is not None:
+        for k in range(0, STREAMED, LINE):
+            fetch_for_later(run, away + index + k)
 
 
 @loop
@@ -247,133 +262,3 @@ def normalize_edges(run, residual, out, n, begin, end, high, low, scale, gain, s
         at, m = (0, begin) if part == 0 else (end, n - end)
         normalize_piece(run, residual, edge, at, m, high, low, scale, gain, shift, activation)
         flush(edge, out, at, m)
-
-
-@loop
-def gradient_and_distance(grad, run, residual, i, high, low, scale, gain, shift, activation):
-    """Of one element: the gradient before the activation, and x - mean."""
-    d = centred(load(run, i), at(high, i), at(low, i))
-    return through_activation(load(grad, i), d, at(scale, i), at(gain, i), at(shift, i), load(residual, i), activation), d
-
-
-@loop
-def gradient_sums_of_run(grad, run, residual, n, high, low, scale, shift, activation):
-    total, product = gradient_sums_in_lanes(grad, run, residual, n, high, low, scale, shift, activation, None)
-    return GradientSums(float(total), float(product))
-
-
-@loop
-def gradient_sums_in_lanes(grad, run, residual, n, high, low, scale, shift, activation, lanes):
-    total = zero_of(run)
-    product = total
-    whole = before_lanes(run, n, lanes)
-    for i in range(whole):
-        g, d = gradient_and_distance(grad, run, residual, i, high, low, scale, None, shift, activation)
-        total += g
-        product += g * d
-    if lanes is not None and whole < n:
-        for k in range(lanes):
-            if k < n - whole:
-                i = whole + k
-                g, d = gradient_and_distance(grad, run, residual, i, high, low, scale, None, shift, activation)
-                total += g
-                product += g * d
-    return total, product
-
-
-@loop
-def gradient_sums_and_parameters(grad, run, n, high, low, scale, gain, shift, activation, of_gain, of_shift):
-    """Sums of the weighted gradient; what every element adds to the gradients of its own parameters."""
-    sums = weighted_sums_in_lanes(grad, run, n, high, low, scale, gain, shift, activation, of_gain, of_shift, None)
-    return GradientSums(float(sums[0]), float(sums[1]))
-
-
-@loop
-def weighted_of_one(grad, run, i, high, low, scale, gain, shift, activation, of_gain, of_shift):
-    """The weighted gradient and x - mean of one element, which adds to the gradients of its own parameters."""
-    g, d = gradient_and_distance(grad, run, None, i, high, low, scale, gain, shift, activation)
-    of_gain[i] += g * (d * at(scale, i))
-    if of_shift is not None:
-        of_shift[i] += g
-    return weighted(g, at(gain, i)), d
-
-
-@loop
-def weighted_sums_in_lanes(grad, run, n, high, low, scale, gain, shift, activation, of_gain, of_shift, lanes):
-    total = zero_of(run)
-    product = total
-    whole = before_lanes(run, n, lanes)
-    for i in range(whole):
-        w, d = weighted_of_one(grad, run, i, high, low, scale, gain, shift, activation, of_gain, of_shift)
-        total += w
-        product += w * d
-    if lanes is not None and whole < n:
-        for k in range(lanes):
-            if k < n - whole:
-                i = whole + k
-                w, d = weighted_of_one(grad, run, i, high, low, scale, gain, shift, activation, of_gain, of_shift)
-                total += w
-                product += w * d
-    return total, product
-
-
-@loop
-def gradient_of_piece(grad, run, residual, target, grad_residual, at, n, high, low, scale, gain, shift, offset, slope, activation):
-    """Of n elements of a run, from `at` on, to a run of their own."""
-    gradient_of_run(
-        subrun(grad, at, n), subrun(run, at, n), subrun(residual, at, n), target, subrun(grad_residual, at, n), n,
-        subrun(high, at, n), subrun(low, at, n), subrun(scale, at, n), subrun(gain, at, n), subrun(shift, at, n),
-        subrun(offset, at, n), subrun(slope, at, n), activation,
-    )  # fmt: skip
-
-
-@loop
-def gradient_to(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation, streams):
-    """As `gradient_of_run`; out with stores as in `normalize_to`."""
-    if streams is None:
-        gradient_of_run(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation)
-        return
-    begin, end = blocks_within(out, n)
-    gradient_edges(grad, run, residual, out, grad_residual, n, begin, end, high, low, scale, gain, shift, offset, slope, activation)
-    block = block_of(out)
-    for index in range(begin, end, STREAMED):
-        gradient_of_piece(
-            grad, run, residual, block, grad_residual, index, STREAMED, high, low, scale, gain, shift, offset, slope, activation,
-        )  # fmt: skip
-        stream_block(block, out, index)
-
-
-@loop
-def gradient_edges(grad, run, residual, out, grad_residual, n, begin, end, high, low, scale, gain, shift, offset, slope, activation):
-    """Of a run what is before its blocks and behind them."""
-    edge = block_of(out)
-    for part in range(2):
-        at, m = (0, begin) if part == 0 else (end, n - end)
-        gradient_of_piece(grad, run, residual, edge, grad_residual, at, m, high, low, scale, gain, shift, offset, slope, activation)
-        flush(edge, out, at, m)
-
-
-@loop
-def gradient_of_one(grad, run, residual, out, grad_residual, i, high, low, scale, gain, shift, offset, slope, activation):
-    g, d = gradient_and_distance(grad, run, residual, i, high, low, scale, gain, shift, activation)
-    if grad_residual is not None:
-        write(grad_residual, i, g)
-    g = weighted(g, at(gain, i))
-    write(out, i, input_gradient(g, d, at(scale, i), at(offset, i), at(slope, i)))
-
-
-@loop
-def gradient_of_run(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation):
-    gradient_in_lanes(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation, None)
-
-
-@loop
-def gradient_in_lanes(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation, lanes):
-    whole = before_lanes(run, n, lanes)
-    for i in range(whole):
-        gradient_of_one(grad, run, residual, out, grad_residual, i, high, low, scale, gain, shift, offset, slope, activation)
-    if lanes is not None and whole < n:
-        for k in range(lanes):
-            if k < n - whole:
-                i = whole + k
-                gradient_of_one(grad, run, residual, out, grad_residual, i, high, low, scale, gain, shift, offset, slope, activation)

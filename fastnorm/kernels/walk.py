@@ -74,6 +74,13 @@ def next_plane(outer, channel, b, o, c):
 
 
 @element
+def distance_to_next(table, operand, b, c):
+    """From the elements of statistic (b, c) to those of the next."""
+    step = table[operand, STEP_CHANNEL]
+    return step if c + 1 < table[PROBLEM, CHANNEL] else table[operand, STEP_BATCH] - c * step
+
+
+@element
 def elements_per_statistic(table):
     return table[PROBLEM, OUTER] * table[PROBLEM, INNER]
 
