@@ -20,7 +20,7 @@ from fastnorm.kernels.apply import apply_to_block, apply_to_span, column_paramet
 from fastnorm.kernels.columns import SPARE, lead_of
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, moments_of_block, moments_of_span, record, record_columns
-from fastnorm.kernels.prefetch import AHEAD, PIECE, fetch_edges_to_write, fetch_run, fetch_run_anyway, fetch_run_to_write
+from fastnorm.kernels.prefetch import AHEAD, PIECE, fetch_edges_to_write, fetch_run, fetch_run_later, fetch_run_to_write
 from fastnorm.kernels.scratch import staging, vectors
 from fastnorm.kernels.tile import normalize_run, normalize_to, put_sum_of_runs, sums_about_guess
 from fastnorm.kernels.walk import column_place, distance_to_next, elements_per_statistic, position, span, tile_of_columns, units_of_columns
@@ -126,8 +126,8 @@ def normalize_line(
                 fetch_run_to_write(target, 0, at + AHEAD, min(at + AHEAD + n, inner))
                 normalize_run(piece, extra, of_target, n, high, low, scale, gain, shifts, activation)
             else:
-                fetch_run_anyway(src, ahead + at, n)
-                fetch_run_anyway(addend, addend_ahead + at, n)
+                fetch_run_later(src, ahead + at, n)
+                fetch_run_later(addend, addend_ahead + at, n)
                 normalize_to(piece, extra, of_target, n, high, low, scale, gain, shifts, activation, streams)
             at += n
         segment = end
@@ -175,18 +175,23 @@ def next_statistic(b, c, channel):
 
 @loop
 def normalize_block(src, residual, addend, out, total, held, stats, gamma, beta, centre, activation, streams, table, begin, end, b, c, run):
-    """Statistics begin to end, the first of which is (b, c)."""
+    """Statistics begin to end, the first of which is (b, c).
+
+    Beside stores that bypass the caches the block after the next one is fetched into L2: 1.05 to 1.25 times as fast as the next one into
+    L1 ((65536, 256) to (8192, 2048), two cores of a Zen 4).
+    """
     channel, inner, zero = table[PROBLEM, CHANNEL], table[PROBLEM, INNER], zero_of(src)
+    distance = end - begin if streams is None else 2 * (end - begin)
     mean, low = means_of(stats, centre)
     for stat in range(begin, end):
         high, rest = mean_parts(zero, mean, low, stat)
-        ahead = position(table, SRC, b, 0, c, 0) + (end - begin) * table[SRC, STEP_CHANNEL]
+        ahead = position(table, SRC, b, 0, c, 0) + distance * table[SRC, STEP_CHANNEL]
         target = cut(out, position(table, OUT, b, 0, c, 0), inner)
         line = cut(src, position(table, SRC, b, 0, c, 0), inner)
         line = either(cut(held, (stat - begin) * inner, inner), either(cut(total, position(table, GRAD_EXTRA, b, 0, c, 0), inner), line))
         normalize_line(
             line, residual, target, stats[RSTD, stat], high, rest, gamma, beta, activation, streams, table, b, c, run, src, ahead, addend,
-            position(table, EXTRA, b, 0, c, 0) + (end - begin) * table[EXTRA, STEP_CHANNEL],
+            position(table, EXTRA, b, 0, c, 0) + distance * table[EXTRA, STEP_CHANNEL],
         )  # fmt: skip
         b, c = next_statistic(b, c, channel)
 

@@ -10,7 +10,7 @@ A Zen's own prefetchers see rows coming; there it cost 5 to 30 % of layer norm f
 from __future__ import annotations
 
 from fastnorm._jit import loop
-from fastnorm.element.storage import fetch, fetch_to_write
+from fastnorm.element.storage import fetch, fetch_for_later, fetch_to_write
 from fastnorm.runtime.machine import prefetching_pays
 
 # Of the processor that code is compiled for, whose name is a part of every key of the disk cache.
@@ -40,6 +40,13 @@ def fetch_run_anyway(storage, place, n):
     """Beside stores that bypass the caches it pays everywhere: rows of 4096 took 13 instead of 16 ms (268 MB, Zen 4)."""
     for i in range(place, place + n, LINE):
         fetch(storage, i)
+
+
+@loop
+def fetch_run_later(storage, place, n):
+    """Into L2, whatever the processor."""
+    for i in range(place, place + n, LINE):
+        fetch_for_later(storage, i)
 
 
 @loop
