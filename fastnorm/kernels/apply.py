@@ -21,7 +21,7 @@ from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.four_rows import normalize_fours, side_by_side
 from fastnorm.kernels.prefetch import fetch_row, fetch_row_to_write
 from fastnorm.kernels.scratch import vectors
-from fastnorm.kernels.tile import normalize_and_fetch, normalize_in_lanes, normalize_to
+from fastnorm.kernels.tile import normalize_and_fetch, normalize_in_lanes
 from fastnorm.kernels.walk import (
     column_place,
     column_step,
@@ -246,10 +246,11 @@ def fold_to_lines(table, out, place, n, unit):
 
 
 @chunk_body
-def apply_to_rows(src, residual, out, parameters, lead, gamma, beta, first, places, steps, n_rows, n, wide, streams, activation):
+def apply_to_rows(src, residual, out, parameters, lead, gamma, beta, first, places, steps, n_rows, n, wide, streams, activation, away):
     """n columns of every row, the first of which has number `first`; parameters from `lead` on.
 
     wide : columns from which rows are streamed four side by side: narrower ones are too close to each other
+    away : as in `tile.normalize_and_fetch`
     """
     wide_vectors()
     high, low = cut(row(parameters, 0), lead, n), cut(row(parameters, 1), lead, n)
@@ -263,11 +264,11 @@ def apply_to_rows(src, residual, out, parameters, lead, gamma, beta, first, plac
         if streams is None:
             fetch_row_to_write(out, places[2] + (line + 1) * steps[2], n)
         gain, shifts = gain_at(gamma, first + line), shifts_at(beta, shift, first + line)
-        normalize_to(run_src, run_residual, run_out, n, high, low, scale, gain, shifts, activation, streams)
+        normalize_and_fetch(run_src, run_residual, run_out, n, high, low, scale, gain, shifts, activation, streams, away)
 
 
 @chunk_body
-def apply_to_block(src, residual, out, parameters, lead, gamma, beta, activation, streams, table, b, column, n, begin, end):
+def apply_to_block(src, residual, out, parameters, lead, gamma, beta, activation, streams, table, b, column, n, begin, end, away):
     """Rows begin to end of the n columns from `column` on; rows that are one run as rows that begin at a cache line of `out`."""
     compact()
     places = (
@@ -289,7 +290,7 @@ def apply_to_block(src, residual, out, parameters, lead, gamma, beta, activation
             starts = (places[0] + at * units[0], places[1] + at * units[1], places[2] + at * units[2])
             begins = lead if part == 0 else lead + head
             apply_to_rows(
-                src, residual, out, parameters, begins, gamma, beta, begin, starts, steps, n_rows, columns, wide, streams, activation,
+                src, residual, out, parameters, begins, gamma, beta, begin, starts, steps, n_rows, columns, wide, streams, activation, away,
             )  # fmt: skip
 
 
@@ -307,7 +308,7 @@ def interleaved_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, 
         begin, end = row_span(table, unit - tile * cuts)
         lead = lead_of(out, column_place(table, OUT, b, begin, column))
         column_parameters(parameters, lead, table, b, column, n, mean, low, spread, gamma, beta, eps, grouped)
-        apply_to_block(src, residual, out, parameters, lead, gamma, beta, activation, streams, table, b, column, n, begin, end)
+        apply_to_block(src, residual, out, parameters, lead, gamma, beta, activation, streams, table, b, column, n, begin, end, None)
     fence()
 
 
