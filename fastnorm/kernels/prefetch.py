@@ -20,7 +20,7 @@ PAYS = prefetching_pays()
 PIECE = 256
 # Elements of the output that are fetched ahead. Whole rows of 16 KB took 1.31 times a copy, not fetched at all 1.15, so 1.1.
 AHEAD = 512
-# Elements of a cache line of float32; of narrower ones every other line is fetched, and the rest by the CPU itself.
+# Elements of a cache line of float32; of float64 every other line is fetched, and the rest by the CPU itself.
 LINE = 16
 
 

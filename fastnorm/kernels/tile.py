@@ -20,7 +20,7 @@ from fastnorm.element.streaming import before_line, block_of, flush, stream_bloc
 BLOCK = 1024
 # Elements whose mean is the first guess of all.
 FEW = 64
-# Elements of a cache line of float32; of narrower ones every other is fetched, and the rest by the CPU itself.
+# Elements of a cache line of float32; of float64 every other line is fetched, and the rest by the CPU itself.
 LINE = 16
 
 
