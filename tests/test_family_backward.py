@@ -317,7 +317,7 @@ def test_slices_around_tile_borders(run: int) -> None:
     check_rms_backward(*pair(Layer((3, run))), gamma=parameter(Layer((3, run))))
 
 
-@pytest.mark.parametrize("shape", [(4, 1024), (11, 1030), (5, 4100), (262, 1025)], ids=str)
+@pytest.mark.parametrize("shape", [(4, 2048), (11, 2051), (5, 4100), (262, 2049)], ids=str)
 def test_long_rows_are_summed_four_side_by_side(shape: tuple[int, int]) -> None:
     """And those that are left one by one."""
     dy, x = pair(Layer(shape), offset=1e3)
@@ -328,6 +328,15 @@ def test_long_rows_are_summed_four_side_by_side(shape: tuple[int, int]) -> None:
         check_layer_backward(dy, x, gamma=weights)
         check_rms_backward(dy, x, gamma=weights)
     check_layer_backward(dy.astype(cases.F8), x.astype(cases.F8), gamma=gamma)
+
+
+@pytest.mark.parametrize("shape", [(8, 1024), (8, 2048), (300, 4096)], ids=str)
+def test_roundings_of_equal_gradients_do_not_add_up(shape: tuple[int, int]) -> None:
+    _, x = pair(Layer(shape))
+    for value in (0.1, 0.7, 1.9):
+        dy = np.full(shape, value, np.float32)
+        check_layer_backward(dy, x)
+        check_rms_backward(dy, x)
 
 
 @pytest.mark.parametrize("columns", cases.COLUMNS)

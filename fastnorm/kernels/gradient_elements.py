@@ -27,7 +27,7 @@ from fastnorm.kernels.normalize import next_statistic
 from fastnorm.kernels.prefetch import AHEAD, PIECE, fetch_edges_to_write, fetch_run, fetch_run_to_write
 from fastnorm.kernels.scratch import vectors
 from fastnorm.kernels.walk import elements_per_statistic, position, run_length, run_length_before, span
-from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, CUTS, GRAD, INNER, OUT, OUTER, PARAM, PROBLEM, SRC, STEP_CHANNEL, TILE
+from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, CUTS, GRAD, INNER, OUT, OUTER, PARAM, PROBLEM, SRC, STEP_CHANNEL
 
 
 @variant
@@ -141,8 +141,12 @@ def four_of_rows(storage, table, operand, stat, i, n):
 
 
 # Bytes of rows that are summed four side by side: nearer ones are fetched more slowly than one by one. Layer norm backward of (4096, 1024)
-# was 1.13 times as fast as row by row, of (8192, 4096) 1.24, but of (16384, 768) 0.9 and of (65536, 256) 0.6 (two cores of a Zen 4).
-WIDE_BYTES = 4096
+# was 0.99 times as fast as row by row, of (1024, 4096) 1.25, (8192, 4096) 1.13, but of (16384, 768) 0.9 and of (65536, 256) 0.6 (two cores
+# of a Zen 4).
+WIDE_BYTES = 8192
+# Elements that are summed in the compute dtype: 32 or 64 to a vector lane. Roundings of equal elements all go one way; with 2048 the
+# gradient of a constant was off by 1.1e-6 of its terms.
+PIECE_OF_SUMS = 512
 
 
 @loop
@@ -163,8 +167,8 @@ def sums_of_fours(together, grad, src, mean, rstd, gamma, running, table, stat, 
     scales = of_four_statistics(zero, rstd, stat)
     for field in range(2):
         clear(row(sums, field), 4)
-    for i in range(0, n, table[PROBLEM, TILE]):
-        m = min(n - i, table[PROBLEM, TILE])
+    for i in range(0, n, PIECE_OF_SUMS):
+        m = min(n - i, PIECE_OF_SUMS)
         param = position(table, PARAM, 0, 0, 0, i)
         totals, products = sums_of_four(
             four_of_rows(grad, table, GRAD, stat, i, m), four_of_rows(src, table, SRC, stat, i, m), m, highs, lows, scales,
