@@ -335,12 +335,15 @@ a, b = fn.batch_norm_train(x), fn.batch_norm_train(small)
 fn.batch_norm_backward(x, x, a.mean, a.rstd, a.rstd)
 fn.batch_norm(small, b.mean, b.rstd)
 fn.mean_var(x, (0, 2, 3))
-assert not saved, saved
-print("done")
+print(saved)
 """
     )
-    run_python("-m", "fastnorm", "warmup", timeout=300, **THREADS)
-    assert run_python("-c", code, **THREADS).stdout.strip() == "done"
+    for _ in range(2):  # a function that another test compiles in between no longer calls what was compiled ahead by its name
+        run_python("-m", "fastnorm", "warmup", timeout=300, **THREADS)
+        compiled = run_python("-c", code, **THREADS).stdout.strip()
+        if compiled == "[]":
+            break
+    assert compiled == "[]"
 
 
 @pytest.mark.parametrize("dtype", ["int8", "nonsense", np.complex64, object()])
