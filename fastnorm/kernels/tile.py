@@ -11,17 +11,16 @@ from fastnorm.element.activation import activate
 from fastnorm.element.affine import affine, distance, origin_near
 from fastnorm.element.bits import wide_vectors
 from fastnorm.element.moments import about_shift, lopsided
-from fastnorm.element.storage import as_compute, at, at_once, before_lanes, fetch_for_later, load, subrun, write, zero_of
+from fastnorm.element.storage import as_compute, at, at_once, before_lanes, load, subrun, write, zero_of
 from fastnorm.element.streaming import BLOCK as STREAMED
 from fastnorm.element.streaming import before_line, block_of, flush, stream_block
+from fastnorm.kernels.prefetch import fetch_run_later
 
 # Elements whose squares are summed in float32: 16 to a vector lane. One outlier absorbs at most
 # 16 half roundings of its own square: 5e-7 of the variance.
 BLOCK = 1024
 # Elements whose mean is the first guess of all.
 FEW = 64
-# Elements of a cache line of float32; of float64 every other line is fetched, and the rest by the CPU itself.
-LINE = 16
 
 
 @loop
@@ -250,8 +249,7 @@ def normalize_and_fetch(run, residual, out, n, high, low, scale, gain, shift, ac
 def fetch_block(run, away, index):
     """What is read next, so many elements away from a block that bypasses the caches: memory reads and writes at once."""
     if away is not None:
-        for k in range(0, STREAMED, LINE):
-            fetch_for_later(run, away + index + k)
+        fetch_run_later(run, away + index, STREAMED)
 
 
 @loop
