@@ -75,6 +75,34 @@ def test_outliers_do_not_cost_the_others_their_digits(problem: Problem) -> None:
     check_train(np.moveaxis(rows.reshape(np.moveaxis(x, problem.axis, 0).shape), 0, problem.axis), problem.axis)
 
 
+def drifting(rng: np.random.Generator, rows: int, columns: int) -> dict[str, np.ndarray]:
+    """Columns whose first rows, or first blocks of rows, tell nothing of the others: sums are taken about their mean."""
+    noise, time = rng.standard_normal((rows, columns)), np.arange(rows)[:, None]
+    return {
+        "sorted": np.sort(noise, axis=0),
+        "a walk": np.cumsum(noise, axis=0),
+        "another mean after 1 row": noise + np.where(time < 1, 0, 1e3),
+        "after 8 rows": noise + np.where(time < 8, 0, 100),
+        "after 64 rows": noise + np.where(time < 64, 0, 1e4),
+        "steps": noise * 1e-3 + 1e3 * (time // 64 % 2),
+        "seven decades": noise + 10.0 ** (time / rows * 6),
+        "nearly constant at first": np.where(time < 128, 5 + 1e-6 * noise, noise),
+        "constant but for the last": np.where(time < rows - 1, 3.0, noise),
+        "mixed": np.where(np.arange(columns) % 2 == 0, noise, noise + 1e4 * (time >= 64)),
+    }
+
+
+@DTYPES
+@pytest.mark.parametrize("shape", [(200, 40), (1568, 513), (5000, 3)], ids=str)
+def test_columns_that_drift_away_from_their_first_rows(shape: tuple[int, int], dtype: np.dtype) -> None:
+    for kind, values in drifting(np.random.default_rng(12), *shape).items():
+        x = values.astype(dtype)
+        expected_mean, expected_var = oracle.mean_var(x, 0)
+        mean, var = fn.mean_var(x, 0)
+        assert_within(mean, expected_mean, tolerance.mean(expected_mean, expected_var, dtype), f"mean of {kind}")
+        assert_within(var, expected_var, tolerance.var(expected_var, dtype), f"variance of {kind}")
+
+
 @pytest.mark.parametrize("value", [0.1, 1e6 + 1 / 3, -1e-20, 1e15, 16777217.0])
 @pytest.mark.parametrize(("problem", "dtype"), CASES)
 def test_constant_arrays_have_variance_exactly_0(problem: Problem, value: float, dtype: np.dtype) -> None:

@@ -99,11 +99,62 @@ def bits_to_single(typing_context: Any, bits: Any) -> Any:
     return types.float32(types.uint32), generate
 
 
-# Conversions of the two 16-bit floats, as code: they are part of the loads and stores of `storage`.
+def vector_type(item: Any, n: int) -> Any:
+    return ir.VectorType(item, n)
+
+
+def _as(like: Any, item: Any) -> Any:
+    """A type of numbers; of as many, if `like` is one of vectors."""
+    return ir.VectorType(item, like.count) if isinstance(like, ir.VectorType) else item
+
+
+def _all(like: Any, item: Any, number: int) -> Any:
+    return ir.Constant(_as(like, item), [number] * like.count if isinstance(like, ir.VectorType) else number)
+
+
+def first_lanes(builder: Any, count: Any, n: int) -> Any:
+    """Mask of the first `count` of n lanes."""
+    numbers = ir.Constant(ir.VectorType(count.type, n), list(range(n)))
+    every = builder.shuffle_vector(
+        builder.insert_element(ir.Constant(numbers.type, ir.Undefined), count, _I32(0)),
+        ir.Constant(numbers.type, ir.Undefined),
+        ir.Constant(ir.VectorType(_I32, n), [0] * n),
+    )
+    return builder.icmp_signed("<", numbers, every)
+
+
+def load_vector(builder: Any, place: Any, n: int, mask: Any, align: int) -> Any:
+    """n items from a place on; where the mask is not set, zeros, and nothing is read."""
+    vector = ir.VectorType(place.type.pointee, n)
+    address = builder.bitcast(place, vector.as_pointer())
+    if mask is None:
+        return builder.load(address, align=align)
+    kind = ir.FunctionType(vector, [vector.as_pointer(), _I32, mask.type, vector])
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.masked.load.{_suffix(vector)}.p0")
+    return builder.call(function, [address, _I32(align), mask, ir.Constant(vector, None)])
+
+
+def store_vector(builder: Any, value: Any, place: Any, mask: Any, align: int) -> None:
+    address = builder.bitcast(place, value.type.as_pointer())
+    if mask is None:
+        builder.store(value, address, align=align)
+        return
+    kind = ir.FunctionType(ir.VoidType(), [value.type, address.type, _I32, mask.type])
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.masked.store.{_suffix(value.type)}.p0")
+    builder.call(function, [value, address, _I32(align), mask])
+
+
+def _suffix(vector: Any) -> str:
+    item = vector.element
+    letter = f"i{item.width}" if isinstance(item, ir.IntType) else {_F32: "f32", ir.DoubleType(): "f64"}[item]
+    return f"v{vector.count}{letter}"
+
+
+# Conversions of the two 16-bit floats, as code, of numbers and of vectors: they are part of the loads and stores of `storage`.
 
 
 def widen_half(builder: Any, word: Any) -> Any:
-    return builder.fpext(builder.bitcast(word, _HALF), _F32)
+    return builder.fpext(builder.bitcast(word, _as(word.type, _HALF)), _as(word.type, _F32))
 
 
 def narrow_half(builder: Any, value: Any) -> Any:
@@ -112,7 +163,8 @@ def narrow_half(builder: Any, value: Any) -> Any:
 
 
 def widen_bfloat16(builder: Any, word: Any) -> Any:
-    return builder.bitcast(builder.shl(builder.zext(word, _I32), _I32(16)), _F32)
+    kind = _as(word.type, _I32)
+    return builder.bitcast(builder.shl(builder.zext(word, kind), _all(word.type, _I32, 16)), _as(word.type, _F32))
 
 
 def narrow_bfloat16(builder: Any, value: Any) -> Any:

@@ -62,9 +62,25 @@ def about_shift(count, shift, total, squares):
 
 
 @element
+def leans(count, total, squares, part):
+    """Whether total**2 is more than a part of count * squares: then sums about a shift lose 1 - part of m2 to cancellation.
+
+    Sums of k blocks that do not, and of one more, have total**2 <= (part * k + 1) / (k + 1) * count * squares (Cauchy, Schwarz).
+    """
+    return total * total > part * (count * squares)
+
+
+@element
 def lopsided(count, total, squares):
     """Whether sums about a shift lose more than one bit of m2: the shift is a standard deviation off the mean."""
-    return 2.0 * total * total > count * squares
+    return leans(count, total, squares, 0.5)
+
+
+@element
+def about_another_shift(count, total, low, squares, step):
+    """Sums of d - step and its square, from those of d, whose total is total + low."""
+    moved, rest = two_sum(total, -(count * step))
+    return moved, low + rest, squares - step * (2.0 * total - count * step)
 
 
 @element

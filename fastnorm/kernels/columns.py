@@ -4,23 +4,31 @@ from __future__ import annotations
 
 from fastnorm._jit import chunk_body, loop
 from fastnorm.element.affine import centred, distance, origin_near
-from fastnorm.element.bits import wide_vectors
+from fastnorm.element.bits import choose, wide_vectors
 from fastnorm.element.gradient import through_activation
-from fastnorm.element.moments import Moments, about_shift, merge, relative_mean, union_of_equals
-from fastnorm.element.storage import as_compute, at, cut, load, row, write, zero_of
+from fastnorm.element.lanes import lanes_of, load_lanes, write_lanes
+from fastnorm.element.moments import Moments, about_another_shift, about_shift, leans, merge, relative_mean, two_sum, union_of_equals
+from fastnorm.element.storage import as_compute, at, cut, fetch_for_later, load, row, write, zero_of
 from fastnorm.element.streaming import before_line
 from fastnorm.kernels.tile import moments_of_run
 
-# Rows between two merges. Sums of this many rows about the mean of their first eight lose at most
-# ROWS / 8 float32 roundings to cancellation, whatever the data: 5e-7 of the variance.
+# Rows that are summed in the compute dtype, then in float64.
 ROWS = 64
+# Parts of `leans` beyond which sums are not continued. The first rows' mean is off by 5 standard deviations of such a mean before a first
+# block is summed again, the mean of a block by 8. Either loses two bits of m2 at most: 5e-7 of the variance.
+LEANING_FIRST, LEANING = 0.75, 0.5
 
 
 @chunk_body
-def sum_eights(src, start, step, n_rows, n, shift, total, squares):
-    """Eight rows at a time: one load and store of the running sums per eight rows. The loop over rows in here, too: called for
-    every eight, the moments of (100352, 64) and (1568, 2048) took 1.1 times as long."""
+def sum_eights(src, start, step, n_rows, n, shift, total, squares, ahead):
+    """Eight rows at a time: one load and store of the running sums per eight rows.
+
+    ahead : whether the next eight are fetched meanwhile
+    """
     wide_vectors()
+    lanes = lanes_of(src)
+    whole = n // lanes * lanes
+    fetches = ahead and lanes > 1
     for k in range(0, n_rows, 8):
         place = start + k * step
         r0 = cut(src, place, n)
@@ -31,29 +39,55 @@ def sum_eights(src, start, step, n_rows, n, shift, total, squares):
         r5 = cut(src, place + 5 * step, n)
         r6 = cut(src, place + 6 * step, n)
         r7 = cut(src, place + 7 * step, n)
-        for i in range(n):
-            m = shift[i]
-            d0 = distance(load(r0, i), m)
-            d1 = distance(load(r1, i), m)
-            d2 = distance(load(r2, i), m)
-            d3 = distance(load(r3, i), m)
-            d4 = distance(load(r4, i), m)
-            d5 = distance(load(r5, i), m)
-            d6 = distance(load(r6, i), m)
-            d7 = distance(load(r7, i), m)
-            total[i] += ((d0 + d1) + (d2 + d3)) + ((d4 + d5) + (d6 + d7))
-            squares[i] += ((d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3)) + ((d4 * d4 + d5 * d5) + (d6 * d6 + d7 * d7))
+        for i in range(0, whole, lanes):
+            if fetches:
+                for r in range(8, 16):
+                    fetch_for_later(src, place + r * step + i)
+            add_eight(src, r0, r1, r2, r3, r4, r5, r6, r7, i, None, shift, total, squares)
+        if whole < n:
+            add_eight(src, r0, r1, r2, r3, r4, r5, r6, r7, whole, n - whole, shift, total, squares)
+
+
+@loop
+def add_eight(src, r0, r1, r2, r3, r4, r5, r6, r7, i, count, shift, total, squares):
+    """Lanes of eight rows from column i on, only the first `count` of them unless that is None."""
+    m = load_lanes(shift, i, count, src)
+    d0 = distance(load_lanes(r0, i, count, src), m)
+    d1 = distance(load_lanes(r1, i, count, src), m)
+    d2 = distance(load_lanes(r2, i, count, src), m)
+    d3 = distance(load_lanes(r3, i, count, src), m)
+    d4 = distance(load_lanes(r4, i, count, src), m)
+    d5 = distance(load_lanes(r5, i, count, src), m)
+    d6 = distance(load_lanes(r6, i, count, src), m)
+    d7 = distance(load_lanes(r7, i, count, src), m)
+    of_rows = ((d0 + d1) + (d2 + d3)) + ((d4 + d5) + (d6 + d7))
+    products = ((d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3)) + ((d4 * d4 + d5 * d5) + (d6 * d6 + d7 * d7))
+    write_lanes(total, i, load_lanes(total, i, count, src) + of_rows, count)
+    write_lanes(squares, i, load_lanes(squares, i, count, src) + products, count)
 
 
 @chunk_body
-def sum_one_by_one(src, start, step, n_rows, n, shift, total, squares):
+def sum_few(src, start, step, n_rows, n, shift, total, squares):
+    """Less than eight rows, of one column after the other."""
     wide_vectors()
+    lanes = lanes_of(src)
+    whole = n // lanes * lanes
+    for i in range(0, whole, lanes):
+        add_few(src, start, step, n_rows, n, i, None, shift, total, squares)
+    if whole < n:
+        add_few(src, start, step, n_rows, n, whole, n - whole, shift, total, squares)
+
+
+@loop
+def add_few(src, start, step, n_rows, n, i, count, shift, total, squares):
+    m = load_lanes(shift, i, count, src)
+    of_rows, products = load_lanes(total, i, count, src), load_lanes(squares, i, count, src)
     for k in range(n_rows):
-        line = cut(src, start + k * step, n)
-        for i in range(n):
-            d = distance(load(line, i), shift[i])
-            total[i] += d
-            squares[i] += d * d
+        d = distance(load_lanes(cut(src, start + k * step, n), i, count, src), m)
+        of_rows = of_rows + d
+        products = products + d * d
+    write_lanes(total, i, of_rows, count)
+    write_lanes(squares, i, products, count)
 
 
 @chunk_body
@@ -90,23 +124,63 @@ def add_scaled(storage, target, source, factor, n):
 
 
 @chunk_body
-def moments_of_sums(count, shift, total, squares, mean, low, m2, n):
+def add_sums(count, first, total, low, squares, block_total, block_squares, n):
+    """Float64 sums of `count` rows: those of a block, and unless it is the first those before it. How many columns lean too far then."""
+    wide_vectors()
+    far, most = 0, LEANING_FIRST if first else LEANING
+    for i in range(n):
+        joined, rest = two_sum(choose(first, 0.0, at(total, i)), as_compute(0.0, at(block_total, i)))
+        square = choose(first, 0.0, at(squares, i)) + as_compute(0.0, at(block_squares, i))
+        write(total, i, joined)
+        write(low, i, choose(first, 0.0, at(low, i)) + rest)
+        write(squares, i, square)
+        far += leans(count, joined, square, most)
+    return far
+
+
+@chunk_body
+def shift_to_mean(src, count, shift, total, low, squares, n):
+    """Move the shift of sums to the mean that they tell."""
     wide_vectors()
     for i in range(n):
-        joined = about_shift(count, float(at(shift, i)), float(at(total, i)), float(at(squares, i)))
-        write(mean, i, joined.mean)
+        old = at(shift, i)
+        new = origin_near(src, old + as_compute(old, at(total, i) / count))
+        moved = distance(as_compute(0.0, new), as_compute(0.0, old))
+        first, rest, squared = about_another_shift(count, at(total, i), at(low, i), at(squares, i), moved)
+        write(shift, i, new)
+        write(total, i, first)
+        write(low, i, rest)
+        write(squares, i, squared)
+
+
+@chunk_body
+def moments_of_sums(count, shift, total, low, squares, n):
+    """From sums of d and d*d to mean, low and m2, in their place."""
+    wide_vectors()
+    for i in range(n):
+        joined = about_shift(count, as_compute(0.0, at(shift, i)), at(total, i) + at(low, i), at(squares, i))
+        write(total, i, joined.mean)
         write(low, i, joined.low)
-        write(m2, i, joined.m2)
+        write(squares, i, joined.m2)
 
 
 @loop
-def sum_rows(src, start, step, n_rows, n, shift, total, squares):
+def sum_rows(src, start, step, n_rows, n, shift, total, squares, ahead):
     """Sums of d and d*d of every column, where d = x - shift."""
     clear(total, n)
     clear(squares, n)
     eights = n_rows // 8 * 8
-    sum_eights(src, start, step, eights, n, shift, total, squares)
-    sum_one_by_one(src, start + eights * step, step, n_rows - eights, n, shift, total, squares)
+    sum_eights(src, start, step, eights, n, shift, total, squares, ahead)
+    if eights < n_rows:
+        sum_few(src, start + eights * step, step, n_rows - eights, n, shift, total, squares)
+
+
+@loop
+def shift_of_rows(src, start, step, n_rows, n, shift, total, squares):
+    """The mean of the first rows."""
+    load_row(cut(src, start, n), shift, n)
+    sum_rows(src, start, step, n_rows, n, shift, total, squares, False)
+    add_scaled(src, shift, total, as_compute(zero_of(src), 1.0 / n_rows), n)
 
 
 @chunk_body
@@ -118,7 +192,7 @@ def add_squares(line, m2, n):
 
 
 @loop
-def moments_of_rows(src, centre, start, step, n_rows, n, count, moments, block_moments, sums):
+def moments_of_rows(src, centre, start, step, n_rows, n, count, moments, block_moments, sums, ahead):
     """Merge the moments of n_rows rows of n columns into moments[1:4], that hold `count` rows already.
 
     centre : None for moments about zero
@@ -128,31 +202,39 @@ def moments_of_rows(src, centre, start, step, n_rows, n, count, moments, block_m
         for line in range(n_rows):
             add_squares(cut(src, start + line * step, n), row(moments, 3), n)
         return count + float(n_rows)
-    return moments_of_centred_rows(src, start, step, n_rows, n, count, moments, block_moments, sums)
+    return moments_of_centred_rows(src, start, step, n_rows, n, count, moments, block_moments, sums, ahead)
 
 
 @loop
-def moments_of_centred_rows(src, start, step, n_rows, n, count, moments, block_moments, sums):
+def moments_of_centred_rows(src, start, step, n_rows, n, count, moments, block_moments, sums, ahead):
+    """Sums of blocks about one shift, the mean of the first, as long as no column is lopsided; then their moments, and another shift.
+
+    Moments of each block and their merge took as long as half of its sums, and a shift for each an eighth of them.
+    """
     shift, total, squares = row(sums, 0), row(sums, 1), row(sums, 2)
-    mean, low, m2 = row(block_moments, 1), row(block_moments, 2), row(block_moments, 3)
-    done = 0
+    held, done, again = 0.0, 0, False
     while done < n_rows:
-        place = start + done * step
-        block = min(ROWS, n_rows - done)
-        first = cut(src, place, n)
-        load_row(first, shift, n)
-        for sweep in range(2):  # a better shift from the first rows; then all rows: one copy of the loop
-            rows = min(8, block) if sweep == 0 else block
-            sum_rows(src, place, step, rows, n, shift, total, squares)
-            if sweep == 0:
-                add_scaled(src, shift, total, as_compute(zero_of(src), 1.0 / rows), n)
-        if count == 0.0:
-            moments_of_sums(float(block), shift, total, squares, row(moments, 1), row(moments, 2), row(moments, 3), n)
-        else:
-            moments_of_sums(float(block), shift, total, squares, mean, low, m2, n)
-            merge_columns(count, row(moments, 1), row(moments, 2), row(moments, 3), float(block), mean, low, m2, n)
-        count += float(block)
+        place, block = start + done * step, min(ROWS, n_rows - done)
+        first = held == 0.0
+        if first and not again:
+            shift_of_rows(src, place, step, min(8, block), n, shift, total, squares)
+        sum_rows(src, place, step, block, n, shift, total, squares, ahead)
+        target = moments if count == 0.0 else block_moments
+        mean, low, m2 = row(target, 1), row(target, 2), row(target, 3)
+        far = add_sums(held + float(block), first, mean, low, m2, total, squares, n)
+        if first and (far > 0 or done + block < n_rows):
+            shift_to_mean(src, float(block), shift, mean, low, m2, n)
+            again = far > 0 and not again  # the first rows were unlike the others
+            if again:
+                continue
+        held += float(block)
         done += block
+        if (far > 0 and not first) or done == n_rows:
+            moments_of_sums(held, shift, mean, low, m2, n)
+            if count > 0.0:
+                merge_columns(count, row(moments, 1), row(moments, 2), row(moments, 3), held, mean, low, m2, n)
+            count += held
+            held = 0.0
     return count
 
 

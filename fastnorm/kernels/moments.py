@@ -14,11 +14,12 @@ from fastnorm.element.moments import EMPTY, Moments, about_shift, lopsided, merg
 from fastnorm.element.storage import as_compute, at, cut, load, row, write, zero_of
 from fastnorm.kernels.columns import clear, copy_run, merge_columns, moments_of_columns, moments_of_rows, unfold
 from fastnorm.kernels.dealing import deal
-from fastnorm.kernels.scratch import vectors
+from fastnorm.kernels.scratch import vectors, vectors_beside
 from fastnorm.kernels.tile import FEW, mean_distance, moments_about, shifted_to_mean, sums_about_shift
 from fastnorm.kernels.walk import (
     column_place,
     elements_per_statistic,
+    fold_within,
     position,
     row_span,
     run_length,
@@ -26,11 +27,14 @@ from fastnorm.kernels.walk import (
     tile_of_columns,
     units_of_columns,
 )
-from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, COLUMNS, CUTS, FOLD, INNER, PROBLEM, SRC, STEP_OUTER
+from fastnorm.plan.table import AT_ONCE, BATCH, CHANNEL, CHUNKS, COLUMNS, CUTS, FOLD, INNER, PROBLEM, SRC, START, STEP_OUTER
 
 MEAN, LOW, VARIANCE, RSTD = 0, 1, 2, 3
 # Elements of a run up to which all runs of a statistic are summed about one shift: the mean of the first elements of four of them.
 SHORT, GUESSES = 1024, 4
+# Bytes of a folded row. Eight of 8192 bytes are more than L1 holds beside their sums, and float64 sums of so many columns cost as much as
+# those of 64 rows: moments of (25088, 256) took 1.3 times as long, of (6272, 128) 1.5, with 4096 bytes 1.1.
+SUMMED_BYTES = 2048
 
 
 @loop
@@ -149,7 +153,7 @@ def moments_of_block(src, centre, table, b, column, n, begin, end, moments, bloc
         clear(mean, mean.size)
         clear(low, low.size)
         clear(m2, m2.size)
-    fold = table[PROBLEM, FOLD]
+    fold, ahead = fold_within(table, n, SUMMED_BYTES // sums.itemsize), table[PROBLEM, AT_ONCE] == 1
     folded = (end - begin) // fold
     rest = begin + folded * fold
     count = 0.0
@@ -158,7 +162,9 @@ def moments_of_block(src, centre, table, b, column, n, begin, end, moments, bloc
         n_rows = folded if part == 0 else end - rest
         times = fold if part == 0 else 1
         place = column_place(table, SRC, b, first, column)
-        count = moments_of_rows(src, centre, place, table[SRC, STEP_OUTER] * times, n_rows, n * times, count, moments, block_moments, sums)
+        count = moments_of_rows(
+            src, centre, place, table[SRC, STEP_OUTER] * times, n_rows, n * times, count, moments, block_moments, sums, ahead
+        )
         if part == 0 and folded > 0:
             unfold(count, mean, low, m2, fold, n)
             count *= fold
@@ -170,9 +176,10 @@ def interleaved_moments_chunk(src, centre, table, partial, chunk):
     compact()
     cuts = table[PROBLEM, CUTS]
     first, last = span(units_of_columns(table), table[PROBLEM, CHUNKS], chunk)
-    moments = vectors(0.0, 4, table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD])
-    block_moments = vectors(0.0, 4, table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD])
-    sums = vectors(zero_of(src), 3, table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD])
+    width = table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD]
+    moments = vectors(0.0, 4, width)
+    block_moments = vectors(0.0, 4, width)
+    sums = vectors_beside(zero_of(src), 3, width, src, table[SRC, START])
     for unit in range(first, last):
         tile = unit // cuts
         part = unit - tile * cuts

@@ -21,7 +21,7 @@ from fastnorm.kernels.columns import SPARE, lead_of
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, moments_of_block, moments_of_span, record, record_columns
 from fastnorm.kernels.prefetch import AHEAD, PIECE, fetch_edges_to_write, fetch_run, fetch_run_later, fetch_run_to_write
-from fastnorm.kernels.scratch import staging, vectors
+from fastnorm.kernels.scratch import staging, vectors, vectors_beside
 from fastnorm.kernels.tile import normalize_run, normalize_to, put_sum_of_runs, sums_about_guess
 from fastnorm.kernels.walk import column_place, distance_to_next, elements_per_statistic, position, span, tile_of_columns, units_of_columns
 from fastnorm.plan.table import (
@@ -40,6 +40,7 @@ from fastnorm.plan.table import (
     PROBLEM,
     RUN,
     SRC,
+    START,
     STEP_CHANNEL,
 )
 
@@ -252,7 +253,7 @@ def interleaved_normalize_chunk(src, residual, out, stats, gamma, beta, centre, 
     width = table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD]
     moments = vectors(0.0, 4, width)
     block_moments = vectors(0.0, 4, width)
-    sums = vectors(zero_of(src), 3, width)
+    sums = vectors_beside(zero_of(src), 3, width, src, table[SRC, START])
     parameters = vectors(zero_of(src), 4, width + SPARE)
     mean, low = means_of(stats, centre)
     rstd = row(stats, RSTD)

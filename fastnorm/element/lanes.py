@@ -1,0 +1,110 @@
+"""Numbers of a cache line side by side, as one value: what a loop says of one element, for a whole vector register.
+
+LLVM makes vectors of loops by itself, but of none that fetch memory ahead, and it compares all arrays of a loop with each other
+before. A formula without a condition serves both: a number and `Lanes` are added, subtracted and multiplied alike.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from numba.core import types
+from numba.core.datamodel import models, register_default
+from numba.core.imputils import lower_builtin
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic
+
+from fastnorm.element import bits
+from fastnorm.element.storage import BFloat16, Half, array_of, bits_of, compute_type, is_tagged, load, write
+
+
+class Lanes(types.Type):
+    """As many numbers of one float type as a cache line holds."""
+
+    def __init__(self, dtype: Any) -> None:
+        super().__init__(name=f"Lanes({dtype})")
+        self.dtype = dtype
+
+    @property
+    def count(self) -> int:
+        return bits.LINE_BYTES * 8 // int(self.dtype.bitwidth)
+
+
+@register_default(Lanes)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, bits.vector_type(bits.float_type(kind.dtype.bitwidth), kind.count))
+
+
+def _binary(function: Any, instruction: str) -> None:
+    @infer_global(function)
+    class _Typing(AbstractTemplate):
+        def generic(self, arguments: Any, keywords: Any) -> Any:
+            if len(arguments) == 2 and isinstance(arguments[0], Lanes) and arguments[0] == arguments[1]:
+                return signature(arguments[0], *arguments)
+            return None
+
+    @lower_builtin(function, Lanes, Lanes)
+    def _lowering(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return getattr(builder, instruction)(*arguments)
+
+
+_binary(operator.add, "fadd")
+_binary(operator.sub, "fsub")
+_binary(operator.mul, "fmul")
+
+
+def _kind(storage: Any) -> Any:
+    """Lanes of the compute dtype where elements lie side by side as floats; else its numbers, one at a time."""
+    number = compute_type(storage)
+    plain = isinstance(storage, types.Array) and isinstance(storage.dtype, types.Float)
+    return Lanes(number) if plain or is_tagged(storage, Half) or is_tagged(storage, BFloat16) else number
+
+
+@intrinsic(prefer_literal=False)
+def lanes_of(typing_context: Any, storage: Any) -> Any:
+    """How many elements of a storage are loaded as one value."""
+    kind = _kind(storage)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return context.get_constant(types.intp, kind.count if isinstance(kind, Lanes) else 1)
+
+    return types.intp(storage), generate
+
+
+@intrinsic(prefer_literal=False)
+def load_lanes(typing_context: Any, run: Any, index: Any, count: Any, like: Any) -> Any:
+    """Elements of a run from `index` on, as many as `lanes_of(like)`; or only the first `count` of them, and zeros."""
+    kind = _kind(like)
+    if not isinstance(kind, Lanes):
+        loading, load_one = load._defn(typing_context, run, index)
+        one = loading.return_type(run, types.intp, count, like)
+        return one, lambda context, builder, signature, arguments: load_one(context, builder, loading, arguments[:2])
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.gep(array_of(context, builder, run, arguments[0]).data, [arguments[1]], inbounds=True)
+        mask = None if count is types.none else bits.first_lanes(builder, arguments[2], kind.count)
+        raw = bits.load_vector(builder, place, kind.count, mask, bits_of(run) // 8)
+        if is_tagged(run, Half):
+            return bits.widen_half(builder, raw)
+        return bits.widen_bfloat16(builder, raw) if is_tagged(run, BFloat16) else raw
+
+    return kind(run, types.intp, types.none if count is types.none else types.intp, like), generate
+
+
+@intrinsic(prefer_literal=False)
+def write_lanes(typing_context: Any, vector: Any, index: Any, value: Any, count: Any) -> Any:
+    """Write lanes, or the first `count` of them, to elements of a plain vector of their dtype, from `index` on."""
+    if not isinstance(value, Lanes):
+        writing, write_one = write._defn(typing_context, vector, index, value)
+        one = types.void(vector, types.intp, value, count)
+        return one, lambda context, builder, signature, arguments: write_one(context, builder, writing, arguments[:3])
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.gep(context.make_array(vector)(context, builder, arguments[0]).data, [arguments[1]], inbounds=True)
+        mask = None if count is types.none else bits.first_lanes(builder, arguments[3], value.count)
+        bits.store_vector(builder, arguments[2], place, mask, bits_of(vector) // 8)
+        return context.get_dummy_value()
+
+    return types.void(vector, types.intp, value, types.none if count is types.none else types.intp), generate
