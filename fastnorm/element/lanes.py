@@ -62,6 +62,12 @@ def _kind(storage: Any) -> Any:
     return Lanes(number) if plain or is_tagged(storage, Half) or is_tagged(storage, BFloat16) else number
 
 
+def have_lanes(*storages: Any) -> bool:
+    """Whether elements of all are loaded as lanes of one kind."""
+    kinds = {_kind(storage) for storage in storages}
+    return len(kinds) == 1 and isinstance(kinds.pop(), Lanes)
+
+
 @intrinsic(prefer_literal=False)
 def lanes_of(typing_context: Any, storage: Any) -> Any:
     """How many elements of a storage are loaded as one value."""

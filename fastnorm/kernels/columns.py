@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from fastnorm._jit import chunk_body, loop
-from fastnorm.element.affine import centred, distance, origin_near
+from fastnorm.element.affine import distance, origin_near
 from fastnorm.element.bits import choose, wide_vectors
-from fastnorm.element.gradient import through_activation
 from fastnorm.element.lanes import lanes_of, load_lanes, write_lanes
 from fastnorm.element.moments import Moments, about_another_shift, about_shift, leans, merge, relative_mean, two_sum, union_of_equals
 from fastnorm.element.storage import as_compute, at, cut, fetch_for_later, load, row, write, zero_of
@@ -295,64 +294,11 @@ def repeat_beyond(vector, n, fold):
     copy_run(cut(vector, n * fold, PERIOD), vector, PERIOD)
 
 
-@loop
-def gradient_sums_of_rows(grad, src, residual, places, steps, n_rows, n, high, low, scale, shift, activation, totals, sums, at_once):
-    """Add the sums of grad and grad * d over n_rows rows to the float64 vectors totals[0], totals[1].
-
-    at_once : rows that are summed side by side, 4 or 1
-    """
-    done = 0
-    while done < n_rows:
-        block = min(ROWS, n_rows - done)
-        clear(row(sums, 0), n)
-        clear(row(sums, 1), n)
-        fours = block // 4 if at_once == 4 else 0
-        line = done + 4 * fours
-        gradient_sums_of_fours(grad, src, residual, places, steps, done, line, n, high, low, scale, shift, activation, sums)
-        gradient_sums_one_by_one(grad, src, residual, places, steps, line, done + block, n, high, low, scale, shift, activation, sums)
-        for k in range(2):
-            add_run(row(totals, k), row(sums, k), n)
-        done += block
-
-
-@chunk_body
-def gradient_sums_of_fours(grad, src, residual, places, steps, first, last, n, high, low, scale, shift, activation, sums):
-    """Four rows at a time: one load and store of the running sums per four rows."""
-    wide_vectors()
-    total, product = row(sums, 0), row(sums, 1)
-    for line in range(first, last, 4):
-        g0, x0, r0 = rows_of(grad, src, residual, places, steps, line, n)
-        g1, x1, r1 = rows_of(grad, src, residual, places, steps, line + 1, n)
-        g2, x2, r2 = rows_of(grad, src, residual, places, steps, line + 2, n)
-        g3, x3, r3 = rows_of(grad, src, residual, places, steps, line + 3, n)
-        for i in range(n):
-            h, w, a, b = high[i], low[i], scale[i], shift[i]
-            d0 = centred(load(x0, i), h, w)
-            d1 = centred(load(x1, i), h, w)
-            d2 = centred(load(x2, i), h, w)
-            d3 = centred(load(x3, i), h, w)
-            e0 = through_activation(load(g0, i), d0, a, None, b, load(r0, i), activation)
-            e1 = through_activation(load(g1, i), d1, a, None, b, load(r1, i), activation)
-            e2 = through_activation(load(g2, i), d2, a, None, b, load(r2, i), activation)
-            e3 = through_activation(load(g3, i), d3, a, None, b, load(r3, i), activation)
-            total[i] += (e0 + e1) + (e2 + e3)
-            product[i] += (e0 * d0 + e1 * d1) + (e2 * d2 + e3 * d3)
-
-
 @chunk_body
 def add_run(target, source, n):
     wide_vectors()
     for i in range(n):
         target[i] += source[i]
-
-
-@loop
-def unfold_sums(totals, fold, n):
-    """Add `fold` copies of n columns, lying side by side, to the first."""
-    for field in range(2):
-        total = row(totals, field)
-        for k in range(1, fold):
-            add_run(total, cut(total, k * n, n), n)
 
 
 @loop
@@ -363,17 +309,3 @@ def rows_of(first, second, third, places, steps, line, n):
         cut(second, places[1] + line * steps[1], n),
         cut(third, places[2] + line * steps[2], n),
     )
-
-
-@chunk_body
-def gradient_sums_one_by_one(grad, src, residual, places, steps, first, last, n, high, low, scale, shift, activation, sums):
-    """The loop over rows in here, too: called for each row, (1000000, 50) and (50000, 1000) took 1.13 and 1.15 times as long."""
-    wide_vectors()
-    total, product = row(sums, 0), row(sums, 1)
-    for line in range(first, last):
-        g0, x0, r0 = rows_of(grad, src, residual, places, steps, line, n)
-        for i in range(n):
-            d = centred(load(x0, i), high[i], low[i])
-            g = through_activation(load(g0, i), d, scale[i], None, shift[i], load(r0, i), activation)
-            total[i] += g
-            product[i] += g * d

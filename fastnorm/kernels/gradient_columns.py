@@ -8,13 +8,14 @@ from fastnorm.element.gradient import GradientSums, mean_terms
 from fastnorm.element.storage import as_compute, at, cut, row, write, zero_of
 from fastnorm.element.streaming import before_line
 from fastnorm.kernels.apply import fold_to_lines
-from fastnorm.kernels.columns import SPARE, clear, copy_run, gradient_sums_of_rows, lead_of, repeat_beyond, unfold_sums
+from fastnorm.kernels.columns import SPARE, clear, copy_run, lead_of, repeat_beyond
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.four_rows import gradient_of_fours, side_by_side
 from fastnorm.kernels.gradient import forward_parameters, record_sums, terms_of_statistic
+from fastnorm.kernels.gradient_rows import gradient_sums_of_rows, unfold_sums
 from fastnorm.kernels.gradient_tile import gradient_to
 from fastnorm.kernels.prefetch import fetch_row, fetch_row_to_write
-from fastnorm.kernels.scratch import vectors
+from fastnorm.kernels.scratch import vectors, vectors_beside
 from fastnorm.kernels.walk import (
     column_place,
     column_step,
@@ -43,6 +44,7 @@ from fastnorm.plan.table import (
     PROBLEM,
     RUN,
     SRC,
+    START,
     STEP_OUTER,
     UNBROKEN,
 )
@@ -237,7 +239,7 @@ def interleaved_sums_chunk(grad, src, residual, mean, rstd, gamma, beta, activat
     width = table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD]
     first, last = span(units_of_columns(table), table[PROBLEM, CHUNKS], chunk)
     parameters = vectors(zero_of(src), 6, width + SPARE)
-    sums = vectors(zero_of(src), 2, width)
+    sums = vectors_beside(zero_of(src), 2, width, src, table[SRC, START])
     totals = vectors(0.0, 2, width)
     for unit in range(first, last):
         tile = unit // cuts
@@ -298,7 +300,7 @@ def interleaved_backward_chunk(
     run, outer = table[PROBLEM, RUN], table[PROBLEM, OUTER]
     params = table[PROBLEM, CHANNEL] * parameters_per_statistic(table)
     parameters = vectors(zero_of(src), 6, width + SPARE)
-    running = vectors(zero_of(src), 2, width)
+    running = vectors_beside(zero_of(src), 2, width, src, table[SRC, START])
     totals = vectors(0.0, 2, width)
     for tile in range(first, last):
         b, column, n = tile_of_columns(table, tile)
