@@ -239,10 +239,12 @@ def moments_of_centred_rows(src, start, step, n_rows, n, count, moments, block_m
 
 @loop
 def unfold(count, mean, low, m2, fold, n):
-    """Merge `fold` copies of n columns, lying side by side, into the first."""
-    for k in range(1, fold):
-        a = k * n
-        merge_columns(count * k, mean, low, m2, count, cut(mean, a, n), cut(low, a, n), cut(m2, a, n), n)
+    """Merge `fold` copies of n columns, a power of two of them side by side, into the first; half of them with the other half."""
+    while fold > 1:
+        fold //= 2
+        half = fold * n
+        merge_columns(count, mean, low, m2, count, cut(mean, half, half), cut(low, half, half), cut(m2, half, half), half)
+        count *= 2.0
 
 
 @chunk_body

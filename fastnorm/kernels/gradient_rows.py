@@ -150,8 +150,9 @@ def gradient_sums_one_by_one(grad, src, residual, places, steps, first, last, n,
 
 @loop
 def unfold_sums(totals, fold, n):
-    """Add `fold` copies of n columns, lying side by side, to the first."""
-    for field in range(2):
-        total = row(totals, field)
-        for k in range(1, fold):
-            add_run(total, cut(total, k * n, n), n)
+    """Add `fold` copies of n columns, a power of two of them side by side, to the first."""
+    while fold > 1:
+        fold //= 2
+        for field in range(2):
+            total = row(totals, field)
+            add_run(total, cut(total, fold * n, fold * n), fold * n)
