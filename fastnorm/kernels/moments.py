@@ -12,7 +12,7 @@ from fastnorm.element.affine import origin_near
 from fastnorm.element.bits import compact, wide_vectors
 from fastnorm.element.moments import EMPTY, Moments, about_shift, lopsided, merge, reciprocal_std, rounded_mean, variance
 from fastnorm.element.storage import as_compute, at, cut, load, row, write, zero_of
-from fastnorm.kernels.columns import clear, copy_run, merge_columns, moments_of_columns, moments_of_rows, unfold
+from fastnorm.kernels.columns import SUMMED_BYTES, clear, copy_run, merge_columns, moments_of_columns, moments_of_rows, unfold
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.scratch import vectors, vectors_beside
 from fastnorm.kernels.tile import FEW, mean_distance, moments_about, shifted_to_mean, sums_about_shift
@@ -32,9 +32,6 @@ from fastnorm.plan.table import AT_ONCE, BATCH, CHANNEL, CHUNKS, COLUMNS, CUTS, 
 MEAN, LOW, VARIANCE, RSTD = 0, 1, 2, 3
 # Elements of a run up to which all runs of a statistic are summed about one shift: the mean of the first elements of four of them.
 SHORT, GUESSES = 1024, 4
-# Bytes of a folded row. Eight of 8192 bytes are more than L1 holds beside their sums, and float64 sums of so many columns cost as much as
-# those of 64 rows: moments of (25088, 256) took 1.3 times as long, of (6272, 128) 1.5, with 4096 bytes 1.1.
-SUMMED_BYTES = 2048
 
 
 @loop

@@ -12,20 +12,21 @@ from fastnorm._jit import chunk_body, driver
 from fastnorm.element.bits import compact
 from fastnorm.element.reductions import join, of_nothing, summed_in
 from fastnorm.element.storage import cut, row, zero_of
-from fastnorm.kernels.columns import copy_run
+from fastnorm.kernels.columns import SUMMED_BYTES, copy_run
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.reduce_rows import clear_state, join_state, reduce_rows
 from fastnorm.kernels.reduce_runs import reduce_span
-from fastnorm.kernels.scratch import vectors
+from fastnorm.kernels.scratch import vectors, vectors_beside
 from fastnorm.kernels.walk import (
     column_place,
     elements_per_statistic,
+    fold_within,
     row_span,
     span,
     tile_of_columns,
     units_of_columns,
 )
-from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, COLUMNS, CUTS, EXTRA, FOLD, INNER, PROBLEM, SRC, STEP_OUTER
+from fastnorm.plan.table import AT_ONCE, BATCH, CHANNEL, CHUNKS, COLUMNS, CUTS, EXTRA, FOLD, INNER, PROBLEM, SRC, START, STEP_OUTER
 
 # Columns of the rows as which a long run is read. Joining them costs as much as reading LANES * 4 elements, so shorter
 # runs have fewer.
@@ -62,19 +63,21 @@ def planar_reduce(crew, reduction, src, weights, table, partial):
 def reduce_block(reduction, src, weights, table, b, column, n, begin, end, state, block, sums):
     """Rows begin to end of the n columns from `column` on."""
     compact()
-    fold = table[PROBLEM, FOLD]
+    large = table[PROBLEM, AT_ONCE] == 1  # from memory four rows of 2048 bytes, next to each other, take 1.3 times as long
+    fold = table[PROBLEM, FOLD] if large else fold_within(table, n, SUMMED_BYTES // sums.itemsize)
     folded = (end - begin) // fold
+    rest = begin + folded * fold
     clear_state(reduction, state, n * fold)
     for part in range(2):  # the folded rows, then those that do not fill one: one copy of the loop
-        first = begin if part == 0 else begin + folded * fold
-        n_rows = folded if part == 0 else end - first
+        first = begin if part == 0 else rest
+        n_rows = folded if part == 0 else end - rest
         times = fold if part == 0 else 1
         places = (column_place(table, SRC, b, first, column), column_place(table, EXTRA, b, first, column))
         steps = (table[SRC, STEP_OUTER] * times, table[EXTRA, STEP_OUTER] * times)
         reduce_rows(reduction, src, weights, places, steps, n_rows, n * times, True, state, block, sums)
-        if part == 0:
-            for k in range(1, fold):
-                join_state(reduction, state, state, k * n, n)
+        while part == 0 and fold > 1:  # half of the copies with the other half
+            fold //= 2
+            join_state(reduction, state, state, fold * n, fold * n)
 
 
 @chunk_body
@@ -84,7 +87,7 @@ def interleaved_reduce_chunk(reduction, src, weights, table, partial, chunk):
     first, last = span(units_of_columns(table), table[PROBLEM, CHUNKS], chunk)
     width = table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD]
     state, block = vectors(0.0, 4, width), vectors(0.0, 4, width)
-    sums = vectors(summed_in(reduction, zero_of(src)), 4, width)
+    sums = vectors_beside(summed_in(reduction, zero_of(src)), 4, width, src, table[SRC, START])
     columns = partial.shape[2]
     for unit in range(first, last):
         tile = unit // cuts
