@@ -77,7 +77,7 @@ def prefetch(builder: Any, pointer: Any, to_write: bool, level: int = 1) -> None
 
 @intrinsic(prefer_literal=False)
 def choose(typing_context: Any, condition: Any, first: Any, second: Any) -> Any:
-    """The first where the condition holds, else the second, of one type: never a branch.
+    """The first where the condition holds, else the second, of one type: never a branch. Of lanes each by itself.
 
     A conditional expression becomes one in time for the vectorizer only where it is alone: three of them in the loop of
     extrema left it scalar, six times as slow.
@@ -86,7 +86,7 @@ def choose(typing_context: Any, condition: Any, first: Any, second: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.select(*arguments)
 
-    return first(types.boolean, first, first), generate
+    return first(condition, first, first), generate
 
 
 @intrinsic
@@ -115,12 +115,17 @@ def _all(like: Any, item: Any, number: int) -> Any:
 def first_lanes(builder: Any, count: Any, n: int) -> Any:
     """Mask of the first `count` of n lanes."""
     numbers = ir.Constant(ir.VectorType(count.type, n), list(range(n)))
-    every = builder.shuffle_vector(
-        builder.insert_element(ir.Constant(numbers.type, ir.Undefined), count, _I32(0)),
-        ir.Constant(numbers.type, ir.Undefined),
-        ir.Constant(ir.VectorType(_I32, n), [0] * n),
-    )
-    return builder.icmp_signed("<", numbers, every)
+    return builder.icmp_signed("<", numbers, in_all_lanes(builder, count, n))
+
+
+def in_all_lanes(builder: Any, number: Any, n: int) -> Any:
+    """A vector of n times the same number."""
+    empty = ir.Constant(ir.VectorType(number.type, n), ir.Undefined)
+    return builder.shuffle_vector(builder.insert_element(empty, number, _I32(0)), empty, ir.Constant(ir.VectorType(_I32, n), [0] * n))
+
+
+def truth_type() -> Any:
+    return ir.IntType(1)
 
 
 def load_vector(builder: Any, place: Any, n: int, mask: Any, align: int) -> Any:

@@ -1,7 +1,7 @@
 """Numbers of a cache line side by side, as one value: what a loop says of one element, for a whole vector register.
 
 LLVM makes vectors of loops by itself, but of none that fetch memory ahead, and it compares all arrays of a loop with each other
-before. A formula without a condition serves both: a number and `Lanes` are added, subtracted and multiplied alike.
+before. A formula without a branch serves both: numbers and `Lanes` are added, subtracted, multiplied, compared and chosen alike.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from numba.core import types
 from numba.core.datamodel import models, register_default
-from numba.core.imputils import lower_builtin
+from numba.core.imputils import lower_builtin, lower_cast
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic
 
@@ -37,22 +37,44 @@ class _LanesModel(models.PrimitiveModel):
         super().__init__(manager, kind, bits.vector_type(bits.float_type(kind.dtype.bitwidth), kind.count))
 
 
-def _binary(function: Any, instruction: str) -> None:
+class Truths(types.Type):
+    """What comparing lanes gives."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(name=f"Truths({count})")
+        self.count = count
+
+
+@register_default(Truths)
+class _TruthsModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, bits.vector_type(bits.truth_type(), kind.count))
+
+
+@lower_cast(types.Number, Lanes)
+def _in_all_lanes(context: Any, builder: Any, number: Any, kind: Any, value: Any) -> Any:
+    return bits.in_all_lanes(builder, context.cast(builder, value, number, kind.dtype), kind.count)
+
+
+def _binary(function: Any, instruction: str, comparison: str | None = None) -> None:
     @infer_global(function)
     class _Typing(AbstractTemplate):
         def generic(self, arguments: Any, keywords: Any) -> Any:
             if len(arguments) == 2 and isinstance(arguments[0], Lanes) and arguments[0] == arguments[1]:
-                return signature(arguments[0], *arguments)
+                return signature(Truths(arguments[0].count) if comparison else arguments[0], *arguments)
             return None
 
     @lower_builtin(function, Lanes, Lanes)
     def _lowering(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return getattr(builder, instruction)(*arguments)
+        return getattr(builder, instruction)(*((comparison,) if comparison else ()), *arguments)
 
 
 _binary(operator.add, "fadd")
 _binary(operator.sub, "fsub")
 _binary(operator.mul, "fmul")
+_binary(operator.lt, "fcmp_ordered", "<")
+_binary(operator.gt, "fcmp_ordered", ">")
+_binary(operator.eq, "fcmp_ordered", "==")
 
 
 def _kind(storage: Any) -> Any:
@@ -77,6 +99,17 @@ def lanes_of(typing_context: Any, storage: Any) -> Any:
         return context.get_constant(types.intp, kind.count if isinstance(kind, Lanes) else 1)
 
     return types.intp(storage), generate
+
+
+@intrinsic(prefer_literal=False)
+def zero_lanes(typing_context: Any, storage: Any) -> Any:
+    """0 in every lane of a storage."""
+    kind = _kind(storage)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return context.cast(builder, context.get_constant(types.float64, 0.0), types.float64, kind)
+
+    return kind(storage), generate
 
 
 @intrinsic(prefer_literal=False)

@@ -15,6 +15,7 @@ from numba.core import types
 from fastnorm._jit import chunk_body, loop, variant
 from fastnorm.element.affine import distance, origin_near
 from fastnorm.element.bits import choose, wide_vectors
+from fastnorm.element.lanes import lanes_of, load_lanes, write_lanes, zero_lanes
 from fastnorm.element.moments import about_shift, lopsided
 from fastnorm.element.reductions import (
     Absolutes,
@@ -29,7 +30,7 @@ from fastnorm.element.reductions import (
     of_nothing,
     weight_at,
 )
-from fastnorm.element.storage import as_compute, at, cut, load, row, write, zero_of
+from fastnorm.element.storage import as_compute, at, cut, fetch_for_later, load, row, write, zero_of
 from fastnorm.kernels.columns import ROWS
 
 # Of one block. The first finds a shift near the mean if the mean of earlier blocks is not; float32 sums of large
@@ -72,10 +73,11 @@ def join_columns(reduction, state, n):
 
 
 @loop
-def reduce_rows(reduction, src, weights, places, steps, n_rows, n, apart, state, block, sums):
+def reduce_rows(reduction, src, weights, places, steps, n_rows, n, apart, ahead, state, block, sums):
     """Join n_rows rows of n columns to the state.
 
     apart : whether rows are read four at a time. Pieces of one run are not: read in turn, memory is twice as fast.
+    ahead : whether the next four are fetched meanwhile
     """
     done = 0
     while done < n_rows:
@@ -84,7 +86,7 @@ def reduce_rows(reduction, src, weights, places, steps, n_rows, n, apart, state,
             begin_sweep(reduction, src, sweep, state, sums, n)
             line = done
             while apart and line + 4 <= done + count:
-                absorb_four(reduction, src, weights, places, steps, line, sums, n)
+                absorb_four(reduction, src, weights, places, steps, line, sums, n, ahead)
                 line += 4
             while line < done + count:
                 absorb_line(reduction, src, weights, places, steps, line, sums, n)
@@ -135,14 +137,18 @@ def absorb_row(reduction: Any, run: Any, weights: Any, sums: Any, n: Any) -> Any
 
 
 @variant
-def absorb_four(reduction: Any, src: Any, weights: Any, places: Any, steps: Any, line: Any, sums: Any, n: Any) -> Any:
+def absorb_four(reduction: Any, src: Any, weights: Any, places: Any, steps: Any, line: Any, sums: Any, n: Any, ahead: Any) -> Any:
     """Four rows, whose sums are loaded and stored once for all: half the time of one by one. Weights, read too, gain nothing."""
     if reduction.instance_class is Extrema and weights is types.none:
-        return lambda reduction, src, weights, places, steps, line, sums, n: absorb_four_extrema(src, places[0], steps[0], line, sums, n)
+        return lambda reduction, src, weights, places, steps, line, sums, n, ahead: absorb_four_extrema(
+            src, places[0] + line * steps[0], steps[0], sums, n, ahead
+        )
     if reduction.instance_class is Present and weights is types.none:
-        return lambda reduction, src, weights, places, steps, line, sums, n: absorb_four_moments(src, places[0], steps[0], line, sums, n)
+        return lambda reduction, src, weights, places, steps, line, sums, n, ahead: absorb_four_moments(
+            src, places[0] + line * steps[0], steps[0], sums, n, ahead
+        )
 
-    def one_by_one(reduction, src, weights, places, steps, line, sums, n):
+    def one_by_one(reduction, src, weights, places, steps, line, sums, n, ahead):
         for k in range(line, line + 4):
             absorb_line(reduction, src, weights, places, steps, k, sums, n)
 
@@ -179,36 +185,77 @@ def absorb_extrema(reduction, run, weights, sums, n):
 
 
 @chunk_body
-def absorb_four_moments(src, place, step, line, sums, n):
+def absorb_four_moments(src, place, step, sums, n, ahead):
     wide_vectors()
-    zero = zero_of(src)
-    begin = place + line * step
-    r0, r1 = cut(src, begin, n), cut(src, begin + step, n)
-    r2, r3 = cut(src, begin + 2 * step, n), cut(src, begin + 3 * step, n)
-    shift, count, total, squares = row(sums, 0), row(sums, 1), row(sums, 2), row(sums, 3)
-    for i in range(n):
-        a, b, c, d, m = load(r0, i), load(r1, i), load(r2, i), load(r3, i), at(shift, i)
-        write(count, i, at(count, i) + ((counted(a, zero) + counted(b, zero)) + (counted(c, zero) + counted(d, zero))))
-        a, b = distance_or_nothing(a, m, zero), distance_or_nothing(b, m, zero)
-        c, d = distance_or_nothing(c, m, zero), distance_or_nothing(d, m, zero)
-        write(total, i, at(total, i) + ((a + b) + (c + d)))
-        write(squares, i, at(squares, i) + ((a * a + b * b) + (c * c + d * d)))
+    lanes = lanes_of(src)
+    whole = n // lanes * lanes
+    rows = four_rows(src, place, step, n)
+    for i in range(0, whole, lanes):
+        if ahead and lanes > 1:
+            fetch_four(src, place + 4 * step + i, step)
+        take_four_moments(src, rows, i, None, sums)
+    if whole < n:
+        take_four_moments(src, rows, whole, n - whole, sums)
+
+
+@loop
+def take_four_moments(src, rows, i, lanes, sums):
+    zero = zero_lanes(src)
+    count, total, squares = row(sums, 1), row(sums, 2), row(sums, 3)
+    m = load_lanes(row(sums, 0), i, lanes, src)
+    a, b, c, d = load_four(src, rows, i, lanes)
+    number = (counted(a, zero) + counted(b, zero)) + (counted(c, zero) + counted(d, zero))
+    a, b = distance_or_nothing(a, m, zero), distance_or_nothing(b, m, zero)
+    c, d = distance_or_nothing(c, m, zero), distance_or_nothing(d, m, zero)
+    write_lanes(count, i, load_lanes(count, i, lanes, src) + number, lanes)
+    write_lanes(total, i, load_lanes(total, i, lanes, src) + ((a + b) + (c + d)), lanes)
+    write_lanes(squares, i, load_lanes(squares, i, lanes, src) + ((a * a + b * b) + (c * c + d * d)), lanes)
 
 
 @chunk_body
-def absorb_four_extrema(src, place, step, line, sums, n):
+def absorb_four_extrema(src, place, step, sums, n, ahead):
     wide_vectors()
-    zero = zero_of(src)
-    begin = place + line * step
-    r0, r1 = cut(src, begin, n), cut(src, begin + step, n)
-    r2, r3 = cut(src, begin + 2 * step, n), cut(src, begin + 3 * step, n)
+    lanes = lanes_of(src)
+    whole = n // lanes * lanes
+    rows = four_rows(src, place, step, n)
+    for i in range(0, whole, lanes):
+        if ahead and lanes > 1:
+            fetch_four(src, place + 4 * step + i, step)
+        take_four_extrema(src, rows, i, None, sums)
+    if whole < n:
+        take_four_extrema(src, rows, whole, n - whole, sums)
+
+
+@loop
+def take_four_extrema(src, rows, i, lanes, sums):
+    zero = zero_lanes(src)
     count, low, high = row(sums, 0), row(sums, 1), row(sums, 2)
-    for i in range(n):
-        a, b, c, d = load(r0, i), load(r1, i), load(r2, i), load(r3, i)
-        write(count, i, at(count, i) + ((counted(a, zero) + counted(b, zero)) + (counted(c, zero) + counted(d, zero))))
-        # `lesser` and `greater` give their second operand where the first is NaN.
-        write(low, i, lesser(a, lesser(b, lesser(c, lesser(d, at(low, i))))))
-        write(high, i, greater(a, greater(b, greater(c, greater(d, at(high, i))))))
+    a, b, c, d = load_four(src, rows, i, lanes)
+    number = (counted(a, zero) + counted(b, zero)) + (counted(c, zero) + counted(d, zero))
+    write_lanes(count, i, load_lanes(count, i, lanes, src) + number, lanes)
+    # `lesser` and `greater` give their second operand where the first is NaN.
+    write_lanes(low, i, lesser(a, lesser(b, lesser(c, lesser(d, load_lanes(low, i, lanes, src))))), lanes)
+    write_lanes(high, i, greater(a, greater(b, greater(c, greater(d, load_lanes(high, i, lanes, src))))), lanes)
+
+
+@loop
+def four_rows(src, place, step, n):
+    return cut(src, place, n), cut(src, place + step, n), cut(src, place + 2 * step, n), cut(src, place + 3 * step, n)
+
+
+@loop
+def load_four(src, rows, i, lanes):
+    r0, r1, r2, r3 = rows
+    return load_lanes(r0, i, lanes, src), load_lanes(r1, i, lanes, src), load_lanes(r2, i, lanes, src), load_lanes(r3, i, lanes, src)
+
+
+@loop
+def fetch_four(src, place, step):
+    """The same lanes of the next four rows."""
+    fetch_for_later(src, place)
+    fetch_for_later(src, place + step)
+    fetch_for_later(src, place + 2 * step)
+    fetch_for_later(src, place + 3 * step)
 
 
 @chunk_body

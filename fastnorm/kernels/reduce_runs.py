@@ -47,7 +47,7 @@ def reduce_in_lanes(reduction, src, weights, table, b, c, begin, end, lanes, sta
             start = i if piece == 0 else i + n // lanes * lanes
             places = (position(table, SRC, b, o, c, start), position(table, EXTRA, b, o, c, start))
             if width > 0:
-                reduce_rows(reduction, src, weights, places, steps, n_rows, width, False, state, block, sums)
+                reduce_rows(reduction, src, weights, places, steps, n_rows, width, False, False, state, block, sums)
         at += n
     return join_columns(reduction, state, lanes)
 
