@@ -139,13 +139,9 @@ def absorb_row(reduction: Any, run: Any, weights: Any, sums: Any, n: Any) -> Any
 @variant
 def absorb_four(reduction: Any, src: Any, weights: Any, places: Any, steps: Any, line: Any, sums: Any, n: Any, ahead: Any) -> Any:
     """Four rows, whose sums are loaded and stored once for all: half the time of one by one. Weights, read too, gain nothing."""
-    if reduction.instance_class is Extrema and weights is types.none:
-        return lambda reduction, src, weights, places, steps, line, sums, n, ahead: absorb_four_extrema(
-            src, places[0] + line * steps[0], steps[0], sums, n, ahead
-        )
-    if reduction.instance_class is Present and weights is types.none:
-        return lambda reduction, src, weights, places, steps, line, sums, n, ahead: absorb_four_moments(
-            src, places[0] + line * steps[0], steps[0], sums, n, ahead
+    if reduction.instance_class in (Extrema, Present) and weights is types.none:
+        return lambda reduction, src, weights, places, steps, line, sums, n, ahead: absorb_side_by_side(
+            reduction, src, places[0] + line * steps[0], steps[0], sums, n, ahead
         )
 
     def one_by_one(reduction, src, weights, places, steps, line, sums, n, ahead):
@@ -153,6 +149,29 @@ def absorb_four(reduction: Any, src: Any, weights: Any, places: Any, steps: Any,
             absorb_line(reduction, src, weights, places, steps, k, sums, n)
 
     return one_by_one
+
+
+@chunk_body
+def absorb_side_by_side(reduction, src, place, step, sums, n, ahead):
+    wide_vectors()
+    lanes = lanes_of(src)
+    whole = n // lanes * lanes
+    rows = cut(src, place, n), cut(src, place + step, n), cut(src, place + 2 * step, n), cut(src, place + 3 * step, n)
+    for i in range(0, whole, lanes):
+        if ahead and lanes > 1:
+            for k in range(4, 8):
+                fetch_for_later(src, place + k * step + i)
+        take_four(reduction, src, rows, i, None, sums)
+    if whole < n:
+        take_four(reduction, src, rows, whole, n - whole, sums)
+
+
+@variant
+def take_four(reduction: Any, src: Any, rows: Any, i: Any, lanes: Any, sums: Any) -> Any:
+    """Lanes of four rows from column i on, only as many as `lanes` says unless that is None."""
+    if reduction.instance_class is Extrema:
+        return lambda reduction, src, rows, i, lanes, sums: take_four_extrema(src, rows, i, lanes, sums)
+    return lambda reduction, src, rows, i, lanes, sums: take_four_moments(src, rows, i, lanes, sums)
 
 
 @chunk_body
@@ -184,20 +203,6 @@ def absorb_extrema(reduction, run, weights, sums, n):
         write(high, i, greater(choose(there, value, as_compute(zero, -math.inf)), at(high, i)))
 
 
-@chunk_body
-def absorb_four_moments(src, place, step, sums, n, ahead):
-    wide_vectors()
-    lanes = lanes_of(src)
-    whole = n // lanes * lanes
-    rows = four_rows(src, place, step, n)
-    for i in range(0, whole, lanes):
-        if ahead and lanes > 1:
-            fetch_four(src, place + 4 * step + i, step)
-        take_four_moments(src, rows, i, None, sums)
-    if whole < n:
-        take_four_moments(src, rows, whole, n - whole, sums)
-
-
 @loop
 def take_four_moments(src, rows, i, lanes, sums):
     zero = zero_lanes(src)
@@ -210,20 +215,6 @@ def take_four_moments(src, rows, i, lanes, sums):
     write_lanes(count, i, load_lanes(count, i, lanes, src) + number, lanes)
     write_lanes(total, i, load_lanes(total, i, lanes, src) + ((a + b) + (c + d)), lanes)
     write_lanes(squares, i, load_lanes(squares, i, lanes, src) + ((a * a + b * b) + (c * c + d * d)), lanes)
-
-
-@chunk_body
-def absorb_four_extrema(src, place, step, sums, n, ahead):
-    wide_vectors()
-    lanes = lanes_of(src)
-    whole = n // lanes * lanes
-    rows = four_rows(src, place, step, n)
-    for i in range(0, whole, lanes):
-        if ahead and lanes > 1:
-            fetch_four(src, place + 4 * step + i, step)
-        take_four_extrema(src, rows, i, None, sums)
-    if whole < n:
-        take_four_extrema(src, rows, whole, n - whole, sums)
 
 
 @loop
@@ -239,23 +230,9 @@ def take_four_extrema(src, rows, i, lanes, sums):
 
 
 @loop
-def four_rows(src, place, step, n):
-    return cut(src, place, n), cut(src, place + step, n), cut(src, place + 2 * step, n), cut(src, place + 3 * step, n)
-
-
-@loop
 def load_four(src, rows, i, lanes):
     r0, r1, r2, r3 = rows
     return load_lanes(r0, i, lanes, src), load_lanes(r1, i, lanes, src), load_lanes(r2, i, lanes, src), load_lanes(r3, i, lanes, src)
-
-
-@loop
-def fetch_four(src, place, step):
-    """The same lanes of the next four rows."""
-    fetch_for_later(src, place)
-    fetch_for_later(src, place + step)
-    fetch_for_later(src, place + 2 * step)
-    fetch_for_later(src, place + 3 * step)
 
 
 @chunk_body
