@@ -16,7 +16,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic
 
 from fastnorm.element import bits
-from fastnorm.element.storage import BFloat16, Half, array_of, bits_of, compute_type, is_tagged, load, write
+from fastnorm.element.storage import BFloat16, Half, array_of, bits_of, compute_type, is_tagged, load, store
 
 
 class Lanes(types.Type):
@@ -135,10 +135,10 @@ def load_lanes(typing_context: Any, run: Any, index: Any, count: Any, like: Any)
 @intrinsic(prefer_literal=False)
 def write_lanes(typing_context: Any, vector: Any, index: Any, value: Any, count: Any) -> Any:
     """Write lanes, or the first `count` of them, to elements of a plain vector of their dtype, from `index` on."""
-    if not isinstance(value, Lanes):
-        writing, write_one = write._defn(typing_context, vector, index, value)
+    if not isinstance(value, Lanes):  # not `write`: loops over rows read again what they have written
+        storing, store_one = store._defn(typing_context, vector, index, value)
         one = types.void(vector, types.intp, value, count)
-        return one, lambda context, builder, signature, arguments: write_one(context, builder, writing, arguments[:3])
+        return one, lambda context, builder, signature, arguments: store_one(context, builder, storing, arguments[:3])
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place = builder.gep(context.make_array(vector)(context, builder, arguments[0]).data, [arguments[1]], inbounds=True)

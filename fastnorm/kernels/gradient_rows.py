@@ -27,7 +27,7 @@ def vectors_for(grad: Any, src: Any, activation: Any) -> Any:
 def gradient_sums_of_rows(grad, src, residual, places, steps, n_rows, n, high, low, scale, shift, activation, totals, sums, at_once):
     """Add the sums of grad and grad * d over n_rows rows to the float64 vectors totals[0], totals[1].
 
-    at_once : rows that LLVM's vectors are summed side by side, 4 or 1; with 1 other vectors fetch the next ones
+    at_once : rows that are summed side by side, 4, or 1 where caches do not hold them; lanes are of four rows, and fetch the next four then
     """
     kind = vectors_for(grad, src, activation)
     done = 0

@@ -73,7 +73,8 @@ PART_OF_CACHE = 2 / 3
 PART_OF_CACHE_READ_TWICE = 1 / 3
 # Rows of columns whose gradients are summed at once, which saves loads and stores of their sums; of as many bytes as caches do not hold
 # only one, because memory is read faster in two streams than in eight: backward took 3.7 and 3.4 ms (26 MB), 11.5 and 10.3 (67 MB),
-# but of 13 MB 1.09 and 1.22 (two cores of a Zen 4). From the size alone: the order of a sum makes its last bits.
+# but of 13 MB 1.09 and 1.22 (two cores of a Zen 4). From the size alone: the order of a sum makes its last bits. Where vectors are written
+# out (`element.lanes`: no activation) they are always four, or eight of moments, and the next ones are fetched where this says 1.
 ROWS_AT_ONCE, LARGE_BYTES = 4, 1 << 24
 # Bytes of a statistic (or column tile) that a second sweep still finds in L2.
 L2_BYTES = 1 << 20
