@@ -51,6 +51,7 @@ class Few:
         self._key, self._name = key, name
         self._plan = (*passes.of_columns(problem), problem.table)
         self._left = PATIENCE
+        self._misfits = 0
         self._ready = False
         self._driver: Any = None
 
@@ -86,9 +87,15 @@ class Few:
         try:
             return bool(self._driver(self._crew(), *arguments, *self._plan))
         except Exception:  # other types than those it was compiled for; the usual way knows what to do or to say
-            self._ready, self._left = False, PATIENCE  # others of the same shape: not every time in vain
-            _known.pop(self._key, None)
+            return self._misfit(arguments)
+
+    def _misfit(self, arguments: tuple[Any, ...]) -> bool:
+        """Types that come again and again, gamma and None in turns, are compiled for as well: an exception takes 0.1 ms."""
+        self._misfits += 1
+        if self._misfits < PATIENCE and all(_plain(a) for a in arguments):
             return False
+        self._misfits = 0
+        return self._compile(arguments)
 
     def _compile(self, arguments: tuple[Any, ...]) -> bool:
         """For plain arrays of these types, and from then on for no others: an array that is read-only is another type."""
