@@ -62,10 +62,11 @@ CUT_ROWS, FEWEST_CUT_ROWS, FEW_CUTS = 512, 32, 16
 COLUMN_CUT_ELEMENTS, LEAST_CUT_ELEMENTS, LEAST_CUTS = 131072, 16384, 4
 # Elements from which the work of two threads pays: 4 us of one, and a compiled call of one thread takes 3 us less around it.
 PARALLEL_ELEMENTS = 32768
-# Of the last-level cache that operands may fill before stores stream; columns in forward passes: all of it, but on a Zen. Two cores,
-# 90 MB of traffic: training of planes took 3.0 and, streaming, 2.4 ms, inference 2.5 and 2.0; of columns 3.6 and 3.8, 1.9 and 2.4;
+# Of the last-level cache that operands may fill before stores stream; rows, and columns in forward passes: all of it, but on a Zen. Two
+# cores, 90 MB of traffic: training of planes took 3.0 and, streaming, 2.4 ms, inference 2.5 and 2.0; of columns 3.6 and 3.8, 1.9 and 2.4;
 # backward of 77 MB 3.1 and 2.1 as planes, 4.0 and 3.2 as columns. On a Zen, columns of 26 MB of traffic and 32 of cache: streaming,
-# training was 1.14 to 1.26 times as fast, inference 1.2 to 1.36, of rows of 2048 1.05 and 0.93 to 1.08; of 18 MB 0.84 and 0.72.
+# training was 1.14 to 1.26 times as fast, inference 1.2 to 1.36, of rows of 2048 1.05 and 0.93 to 1.08; of 18 MB 0.84 and 0.72. Layer norm
+# on an Emerald Rapids: rows of 1024 0.84 (25 MB of traffic), 0.86 to 1.26 (34), 1.2 to 1.35 (67); of 256 0.92 to 1.0, 0.84 to 1.02.
 PART_OF_CACHE = 2 / 3
 # The same for planes and rows that are read twice, on a Zen, where a loop over the same arrays of x, streaming, was faster by: layer
 # norm 0.85 (4 MB of x), 1.17 (6), 1.53 (8), its backward 1.03 (2), 1.6 (4 to 24); training of planes 0.97 (4), 1.33 (6), 1.4 (16), their
@@ -166,6 +167,8 @@ def make_schedule(
         return schedule
     if two_phases and is_amd():
         stream = traffic_bytes > cache_bytes * PART_OF_CACHE_READ_TWICE
+    elif two_phases and _are_rows(geometry, TILE_BYTES // compute_bytes):
+        stream = traffic_bytes > cache_bytes
     schedule = _planar(
         geometry,
         compute_bytes,
@@ -210,14 +213,18 @@ def _planar(
     statistics = geometry.statistics
     balanced = not parallel or statistics >= 4 * n_threads or statistics % n_threads == 0
     tile = TILE_BYTES // compute_bytes
-    # Longer runs than a tile are summed in other pieces than by the split path: never a matter of threads.
-    rows = two_phases and geometry.outer == 1 and geometry.inner <= ROW_TILES * tile
+    rows = two_phases and _are_rows(geometry, tile)
     fused = rows or (two_phases and balanced)
     units = statistics if fused else statistics * cuts
     short = rows and rows_apart and geometry.inner <= SHORT_ROW and (per_element or geometry.run == geometry.inner)
     planes = rows and planes_contiguous and accumulates and not per_element and 1 < geometry.run <= SHORT_PLANE
     stream = stream and not ((short and geometry.inner < SHORT_STREAMED_ROW) or (planes and geometry.run < SHORT_STREAMED_ROW))
     return Schedule(True, rows, short, planes, fused, parallel, stream, cuts, _chunks(units, n_threads, parallel), 0, 1, tile, 0, False)
+
+
+def _are_rows(geometry: Geometry, tile: int) -> bool:
+    """Longer runs than a tile are summed in other pieces than by the split path: never a matter of threads."""
+    return geometry.outer == 1 and geometry.inner <= ROW_TILES * tile
 
 
 def _accumulating(schedule: Schedule, geometry: Geometry, per_element: bool) -> Schedule:
