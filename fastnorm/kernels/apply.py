@@ -19,7 +19,7 @@ from fastnorm.element.streaming import before_line
 from fastnorm.kernels.columns import SPARE, lead_of, repeat_beyond, rows_of
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.four_rows import normalize_fours, side_by_side
-from fastnorm.kernels.prefetch import fetch_row, fetch_row_to_write
+from fastnorm.kernels.prefetch import BESIDE_STREAMS, PAYS, fetch_row, fetch_row_to_write
 from fastnorm.kernels.scratch import vectors
 from fastnorm.kernels.tile import normalize_and_fetch, normalize_in_lanes
 from fastnorm.kernels.walk import (
@@ -199,7 +199,7 @@ def planar_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, eps, 
     b, o, c, i = plane_at(table, done)
     while done < end:
         n = min(inner - i, end - done)
-        apply_to_span(src, residual, out, mean, low, spread, gamma, beta, eps, activation, streams, table, b, c, o, i, n, None)
+        apply_to_span(src, residual, out, mean, low, spread, gamma, beta, eps, activation, streams, table, b, c, o, i, n, BESIDE_STREAMS)
         done += n
         b, o, c = next_plane(outer, channel, b, o, c)
         i = 0
@@ -249,19 +249,20 @@ def fold_to_lines(table, out, place, n, unit):
 def apply_to_rows(src, residual, out, parameters, lead, gamma, beta, first, places, steps, n_rows, n, wide, streams, activation, away):
     """n columns of every row, the first of which has number `first`; parameters from `lead` on.
 
-    wide : columns from which rows are streamed four side by side: narrower ones are too close to each other
+    wide : columns from which rows are streamed four side by side: narrower ones are too close to each other. In cache all of them, but
+           where the next row is asked for before it is read
     away : as in `tile.normalize_and_fetch`
     """
     wide_vectors()
     high, low = cut(row(parameters, 0), lead, n), cut(row(parameters, 1), lead, n)
     scale, shift = cut(row(parameters, 2), lead, n), cut(row(parameters, 3), lead, n)
     together = side_by_side(out, activation, gamma, beta)
-    fours = n_rows if streams is None or n > wide else 0
+    fours = n_rows if n > wide or (streams is None and not PAYS) else 0
     done = normalize_fours(together, src, residual, out, places, steps, fours, n, high, low, scale, shift, activation, streams)
     for line in range(done, n_rows):
         run_src, run_residual, run_out = rows_of(src, residual, out, places, steps, line, n)
-        fetch_row(src, places[0] + (line + 1) * steps[0], n)
         if streams is None:
+            fetch_row(src, places[0] + (line + 1) * steps[0], n)
             fetch_row_to_write(out, places[2] + (line + 1) * steps[2], n)
         gain, shifts = gain_at(gamma, first + line), shifts_at(beta, shift, first + line)
         normalize_and_fetch(run_src, run_residual, run_out, n, high, low, scale, gain, shifts, activation, streams, away)
@@ -308,7 +309,9 @@ def interleaved_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, 
         begin, end = row_span(table, unit - tile * cuts)
         lead = lead_of(out, column_place(table, OUT, b, begin, column))
         column_parameters(parameters, lead, table, b, column, n, mean, low, spread, gamma, beta, eps, grouped)
-        apply_to_block(src, residual, out, parameters, lead, gamma, beta, activation, streams, table, b, column, n, begin, end, None)
+        apply_to_block(
+            src, residual, out, parameters, lead, gamma, beta, activation, streams, table, b, column, n, begin, end, BESIDE_STREAMS
+        )
     fence()
 
 

@@ -10,7 +10,7 @@ import math
 from typing import NamedTuple
 
 from fastnorm.plan.geometry import Geometry
-from fastnorm.runtime.machine import is_amd, last_level_cache_bytes, prefetching_pays, streaming_stores_pay
+from fastnorm.runtime.machine import is_amd, last_level_cache_bytes, streaming_stores_pay
 
 # Bytes of one run: it stays in a 32 KB L1 with what is written.
 TILE_BYTES = 16384
@@ -265,7 +265,7 @@ def _interleaved(
     fold = fold_of(columns, geometry.outer // cuts, FOLD_BYTES // compute_bytes) if unbroken else 1
     chunks = _chunks(geometry.batch * tiles * cuts, n_threads, parallel)
     at_once = 1 if geometry.size * compute_bytes >= LARGE_BYTES else ROWS_AT_ONCE
-    tile = (FOLD_BYTES if gradient and stream and not prefetching_pays() else WRITTEN_ROW_BYTES) // compute_bytes
+    tile = (FOLD_BYTES if gradient and stream else WRITTEN_ROW_BYTES) // compute_bytes
     return Schedule(False, False, False, False, fused, parallel, stream, cuts, chunks, columns, fold, tile, at_once, unbroken)
 
 
