@@ -6,6 +6,7 @@ What is warned of and refused is in test_averages_warnings.
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 import warnings
 from typing import Any
@@ -115,10 +116,13 @@ def test_without_nan_the_bits_of_the_plain_function(dtype: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("shape", [(1,), (5,), (2049,), (4097,), (32767,), (32768,), (10, 300), (1000, 3), (7, 5, 3)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1,), (5,), (2049,), (4097,), (32767,), (32768,), (10, 300), (1000, 3), (7, 5, 3), (3, 4, 1, 9)], ids=str
+)
 def test_the_short_way_gives_the_bits_of_the_general_one(dtype: Any, shape: tuple[int, ...]) -> None:
     a = cases.sample(Problem(shape, 0), dtype)
-    for axis in (None, *range(-len(shape), len(shape))):
+    several = [axes for n in range(2, len(shape) + 1) for axes in itertools.permutations(range(len(shape)), n)]
+    for axis in (None, *range(-len(shape), len(shape)), *several[:: max(1, len(several) // 8)]):
         for name in AVERAGES:
             for options in ({}, {"ddof": 1}, {"ddof": 3}) if name in SQUARES else ({}, {"keepdims": True}, {"keepdims": False}):
                 short, texts = recorded(name, fn, a, axis, **options)
@@ -126,10 +130,26 @@ def test_the_short_way_gives_the_bits_of_the_general_one(dtype: Any, shape: tupl
                 assert type(short) is type(general)
                 assert np.shape(short) == np.shape(general)
                 assert np.asarray(short).tobytes() == np.asarray(general).tobytes(), (name, axis, options)
-                assert bool(texts) == (np.prod(shape if axis is None else shape[axis]) <= options.get("ddof", 0))
+                length = a.size if axis is None else np.prod(np.take(shape, axis))
+                assert bool(texts) == (length <= options.get("ddof", 0))
                 out = np.empty(np.shape(short), dtype)
                 assert recorded(name, fn, a, axis, out=out, **options)[0] is out
                 assert out.tobytes() == np.asarray(general).tobytes()
+
+
+def test_axes_that_only_look_like_known_ones() -> None:
+    """1.0 and True are found under the key of 1, and -1 names what 2 does."""
+    a = cases.sample(Problem((4, 5, 6), 0), np.float32)
+    wanted = fn.mean(a, (1, 2))
+    np.testing.assert_array_equal(fn.mean(a, (1, -1)), wanted)
+    np.testing.assert_array_equal(fn.mean(a, (np.int64(1), 2)), wanted)
+    for axes in ((1.0, 2), (1, 1), (2, -1), (1, 3), ("1", 2)):
+        with pytest.raises((TypeError, ValueError)) as refused:
+            fn.mean(a, axes)
+        with pytest.raises((TypeError, ValueError)):
+            np.mean(a, axes)  # type: ignore[call-overload]
+        assert "axis" in str(refused.value)
+    np.testing.assert_array_equal(fn.mean(a, ()), a)
 
 
 # --- NumPy's results ---

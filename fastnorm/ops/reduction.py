@@ -167,7 +167,11 @@ def _plain_moments(a: Array, axes: tuple[int, ...], omit: bool) -> Reduced:
 
 def _likely_nan(a: Array) -> bool:
     """Whether the plain moments of a large array would be in vain, because NaN are frequent."""
-    return a.size >= LARGE and bool(np.isnan(a.flat[:SAMPLE]).any())
+    return a.size >= LARGE and begins_with_nan(a)
+
+
+def begins_with_nan(a: Array) -> bool:
+    return bool(np.isnan(a.flat[:SAMPLE]).any())
 
 
 def is_finite(a: Array) -> bool:
