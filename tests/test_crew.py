@@ -14,7 +14,8 @@ from conftest import RunPython
 from test_runtime import PROLOGUE, THREADS, script
 
 from fastnorm import _jit
-from fastnorm.kernels.dealing import deal
+from fastnorm.element.bits import atomic_add
+from fastnorm.kernels.dealing import deal, deal_back
 from fastnorm.runtime import crew as room
 from fastnorm.runtime.crew import BUSY, Crew
 
@@ -45,6 +46,16 @@ def fail(crew: Any, counts: Any, bad: Any) -> None:
     deal(crew, fail_chunk, counts.shape[0], (counts, bad))
 
 
+@_jit._njit(fastmath=False)
+def note_chunk(turns: Any, place: Any, chunk: Any) -> None:
+    turns[chunk] = atomic_add(place, 1)
+
+
+@_jit._njit(fastmath=False)
+def note_back(crew: Any, turns: Any, place: Any) -> None:
+    deal_back(crew, note_chunk, turns.size, (turns, place))
+
+
 @pytest.fixture
 def crew() -> Iterator[Crew]:
     made = Crew(SIZE)
@@ -66,6 +77,23 @@ def test_every_chunk_once(crew: Crew, work: int) -> None:
             for _ in range(20):
                 counts = counted(crew.called(threads, heavy=True), chunks, work)
                 assert (counts == [1, work]).all(), (threads, chunks)
+
+
+@pytest.mark.parametrize("threads", range(1, SIZE + 1))
+def test_backwards_every_share_from_its_end(crew: Crew, threads: int) -> None:
+    memory = np.frombuffer((np.ctypeslib.ctypes.c_int64 * 128).from_address(crew.address), np.int64)  # type: ignore[attr-defined]
+    for chunks in (1, 2, 7, 64):
+        turns, counter = np.full(chunks, -1, np.int64), np.zeros(1, np.int64)
+        note_back(crew.called(threads, heavy=True), turns, counter.ctypes.data)
+        assert sorted(turns) == list(range(chunks))
+        shares = min(threads, chunks)
+        if shares == 1:
+            assert list(turns) == list(range(chunks - 1, -1, -1))
+        else:  # who has taken a chunk first need not be the first to count himself
+            starts = [chunks * k // shares for k in range(shares + 1)]
+            mirrors = memory[(room.SHARES + room.MIRROR) // 8 :: room.LINE // 8][:shares]
+            assert list(mirrors) == [starts[k] + starts[k + 1] - 1 for k in range(shares)]
+    assert (counted(crew.called(threads, heavy=True), 9) == [1, 0]).all()
 
 
 def test_every_chunk_once_in_any_number_of_calling_threads(crew: Crew) -> None:

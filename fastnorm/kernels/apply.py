@@ -17,7 +17,7 @@ from fastnorm.element.parameters import gain_at, gain_of, number_of, shift_of, s
 from fastnorm.element.storage import LANES, as_compute, at, cut, row, write, zero_of
 from fastnorm.element.streaming import before_line
 from fastnorm.kernels.columns import SPARE, lead_of, repeat_beyond, rows_of
-from fastnorm.kernels.dealing import deal
+from fastnorm.kernels.dealing import deal, deal_back
 from fastnorm.kernels.four_rows import normalize_fours, side_by_side
 from fastnorm.kernels.prefetch import BESIDE_STREAMS, PAYS, fetch_row, fetch_row_to_write
 from fastnorm.kernels.scratch import vectors
@@ -299,11 +299,9 @@ def apply_to_block(src, residual, out, parameters, lead, gamma, beta, activation
 def interleaved_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, eps, activation, streams, grouped, table, chunk):
     compact()
     cuts = table[PROBLEM, CUTS]
-    n_units = units_of_columns(table)
-    first, last = span(n_units, table[PROBLEM, CHUNKS], chunk)
+    first, last = span(units_of_columns(table), table[PROBLEM, CHUNKS], chunk)
     parameters = vectors(zero_of(src), 4, table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD] + SPARE)
-    for k in range(first, last):
-        unit = k
+    for unit in range(last - 1, first - 1, -1):  # the moments ended there
         tile = unit // cuts
         b, column, n = tile_of_columns(table, tile)
         begin, end = row_span(table, unit - tile * cuts)
@@ -318,4 +316,4 @@ def interleaved_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, 
 @driver
 def interleaved_apply(crew, src, residual, out, mean, low, spread, gamma, beta, eps, activation, streams, grouped, table):
     arguments = (src, residual, out, mean, low, spread, gamma, beta, eps, activation, streams, grouped, table)
-    deal(crew, interleaved_apply_chunk, table[PROBLEM, CHUNKS], arguments)
+    deal_back(crew, interleaved_apply_chunk, table[PROBLEM, CHUNKS], arguments)

@@ -22,6 +22,7 @@ from fastnorm.runtime.crew import (
     INSIDE,
     LINE,
     MEMBERS,
+    MIRROR,
     OPEN,
     PATIENCE,
     SHARES,
@@ -102,10 +103,10 @@ def take_part(crew, thread, threads):
     code, arguments = atomic_load(crew + CODE), atomic_load(crew + ARGUMENTS)
     for k in range(threads):
         share = share_of(crew, (thread + k) % threads)
-        end = atomic_load(share + END)
+        end, mirror = atomic_load(share + END), atomic_load(share + MIRROR)
         chunk = atomic_add(share, 1)
         while chunk < end:
-            if call_job(code, arguments, chunk) != 0:
+            if call_job(code, arguments, chunk if mirror < 0 else mirror - chunk) != 0:
                 atomic_store(crew + FAILED, 1)
             chunk = atomic_add(share, 1)
 
@@ -148,23 +149,24 @@ def lead_workers(crew, threads):
 
 
 @chunk_body
-def lead(crew, code, arguments, chunks):
-    """Whether all chunks were computed: by the crew, or alone if it is busy or 0."""
+def lead(crew, code, arguments, chunks, backwards):
+    """Whether all chunks were computed: by the crew, or alone if it is busy or 0. backwards : every thread from the end of its share"""
     threads = 0
     if crew != 0:
         threads = min(atomic_load(crew + THREADS), chunks)
     if threads < 2 or atomic_swap(crew + BUSY, 1) != 0:
         failed = 0
         for chunk in range(chunks):
-            failed |= call_job(code, arguments, chunk)
+            failed |= call_job(code, arguments, chunks - 1 - chunk if backwards else chunk)
         return failed == 0
     atomic_store(crew + CODE, code)
     atomic_store(crew + ARGUMENTS, arguments)
     atomic_store(crew + FAILED, 0)
     for thread in range(threads):
-        share = share_of(crew, thread)
-        atomic_store(share, chunks * thread // threads)
-        atomic_store(share + END, chunks * (thread + 1) // threads)
+        share, first, end = share_of(crew, thread), chunks * thread // threads, chunks * (thread + 1) // threads
+        atomic_store(share, first)
+        atomic_store(share + END, end)
+        atomic_store(share + MIRROR, first + end - 1 if backwards else -1)
     launch = atomic_load(crew + TEAM)
     if launch != 0:
         lead_team(crew, launch, threads)
@@ -179,7 +181,18 @@ def lead(crew, code, arguments, chunks):
 def deal(crew, body, chunks, arguments):
     """Call a chunk body for every chunk. crew : address, 0 for the calling thread alone"""
     code, place = job_of(body, arguments)
-    no_memory_if(not lead(crew, code, place, chunks))
+    no_memory_if(not lead(crew, code, place, chunks, False))
+
+
+@loop
+def deal_back(crew, body, chunks, arguments):
+    """The same for chunks that have just been read: every thread begins with its last one, which is still in its L2.
+
+    Backward of columns of 1.6 MB took 252 us from the end of all chunks, which another thread had read, and 184 so, of 3.2 MB 416 and 388;
+    training of 4 MB 365 forwards and 345 so (Emerald Rapids).
+    """
+    code, place = job_of(body, arguments)
+    no_memory_if(not lead(crew, code, place, chunks, True))
 
 
 @loop

@@ -17,7 +17,7 @@ from fastnorm.element.storage import LANES, as_compute, at, at_once, cut, row, w
 from fastnorm.element.streaming import before_line
 from fastnorm.kernels.apply import SHORT
 from fastnorm.kernels.columns import add_run, clear, copy_run
-from fastnorm.kernels.dealing import deal
+from fastnorm.kernels.dealing import deal, deal_back
 from fastnorm.kernels.gradient_tile import gradient_and_fetch, gradient_in_lanes, gradient_sums_in_lanes
 from fastnorm.kernels.walk import distance_to_next, elements_per_statistic, lines_of, parameters_per_statistic, place_on, span
 from fastnorm.plan.table import (
@@ -215,10 +215,8 @@ def planar_gradient_chunk(
     cuts = table[PROBLEM, CUTS]
     segments = parameters_per_statistic(table)
     params = table[PROBLEM, CHANNEL] * segments
-    n_units = table[PROBLEM, BATCH] * params * cuts
-    first, last = span(n_units, table[PROBLEM, CHUNKS], chunk)
-    for k in range(first, last):
-        unit = n_units - 1 - k  # the sums ended there
+    first, last = span(table[PROBLEM, BATCH] * params * cuts, table[PROBLEM, CHUNKS], chunk)
+    for unit in range(last - 1, first - 1, -1):  # the sums ended there
         q = unit // cuts
         begin, end = span(table[PROBLEM, OUTER] * table[PROBLEM, RUN], cuts, unit - q * cuts)
         b = q // params
@@ -233,7 +231,7 @@ def planar_gradient_chunk(
 @driver
 def planar_gradient(crew, grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, streams, table):
     arguments = (grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, streams, table)
-    deal(crew, planar_gradient_chunk, table[PROBLEM, CHUNKS], arguments)
+    deal_back(crew, planar_gradient_chunk, table[PROBLEM, CHUNKS], arguments)
 
 
 @chunk_body

@@ -9,7 +9,7 @@ from fastnorm.element.storage import as_compute, at, cut, row, write, zero_of
 from fastnorm.element.streaming import before_line
 from fastnorm.kernels.apply import fold_to_lines
 from fastnorm.kernels.columns import SPARE, clear, copy_run, lead_of, repeat_beyond
-from fastnorm.kernels.dealing import deal
+from fastnorm.kernels.dealing import deal, deal_back
 from fastnorm.kernels.four_rows import gradient_of_fours, side_by_side
 from fastnorm.kernels.gradient import forward_parameters, record_sums, terms_of_statistic
 from fastnorm.kernels.gradient_rows import gradient_sums_of_rows, unfold_sums
@@ -266,11 +266,9 @@ def interleaved_gradient_chunk(
 ):
     compact()
     cuts = table[PROBLEM, CUTS]
-    n_units = units_of_columns(table)
-    first, last = span(n_units, table[PROBLEM, CHUNKS], chunk)
+    first, last = span(units_of_columns(table), table[PROBLEM, CHUNKS], chunk)
     parameters = vectors(zero_of(src), 6, table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD] + SPARE)
-    for k in range(first, last):
-        unit = n_units - 1 - k  # the sums ended there
+    for unit in range(last - 1, first - 1, -1):  # the sums ended there
         tile = unit // cuts
         b, column, n = tile_of_columns(table, tile)
         begin, end = row_span(table, unit - tile * cuts)
@@ -286,7 +284,7 @@ def interleaved_gradient(
     crew, grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, streams, grouped, table
 ):
     arguments = (grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, streams, grouped, table)
-    deal(crew, interleaved_gradient_chunk, table[PROBLEM, CHUNKS], arguments)
+    deal_back(crew, interleaved_gradient_chunk, table[PROBLEM, CHUNKS], arguments)
 
 
 @chunk_body

@@ -21,7 +21,7 @@ from fastnorm.element.storage import as_compute, at, at_once, bytes_of, cut, is_
 from fastnorm.element.streaming import before_line
 from fastnorm.kernels.apply import mean_parts
 from fastnorm.kernels.columns import ROWS, add_run, clear
-from fastnorm.kernels.dealing import deal
+from fastnorm.kernels.dealing import deal, deal_back
 from fastnorm.kernels.gradient_tile import gradient_and_distance, gradient_sums_and_parameters, gradient_to
 from fastnorm.kernels.normalize import next_statistic
 from fastnorm.kernels.prefetch import AHEAD, PIECE, fetch_edges_to_write, fetch_run, fetch_run_to_write
@@ -316,4 +316,6 @@ def elements_gradient_chunk(grad, src, out, mean, rstd, gamma, beta, activation,
 
 @driver
 def elements_gradient(crew, grad, src, out, mean, rstd, gamma, beta, activation, streams, sums, table):
-    deal(crew, elements_gradient_chunk, table[PROBLEM, CHUNKS], (grad, src, out, mean, rstd, gamma, beta, activation, streams, sums, table))
+    deal_back(
+        crew, elements_gradient_chunk, table[PROBLEM, CHUNKS], (grad, src, out, mean, rstd, gamma, beta, activation, streams, sums, table)
+    )

@@ -16,7 +16,8 @@ The memory that callers and workers share, in words of 8 bytes (`kernels.dealing
     TEAM, MEMBERS   address that launches the threads of a guest (`runtime.team`) instead of ours, or 0; how many of them have come
     ENDED    1 when workers that are awake have to leave
     PATIENCE  turns without work before a worker sleeps
-    SHARES   a cache line per thread: the next chunk of its share, END of it, ASLEEP, 1 while the worker sleeps: who makes it 0 wakes him
+    SHARES   a cache line per thread: the next chunk of its share, END of it, ASLEEP, 1 while the worker sleeps: who makes it 0 wakes him,
+             MIRROR, what a chunk's number is taken from where the share is worked on from its end, else -1
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ LINE = 64  # bytes of a cache line
 OPEN, INSIDE, BUSY, THREADS = 0, LINE, 2 * LINE, 2 * LINE + 8
 CODE, ARGUMENTS, FAILED, ENDED, PATIENCE = 3 * LINE, 3 * LINE + 8, 4 * LINE, 5 * LINE, 5 * LINE + 8
 TEAM, MEMBERS, SHARES = 5 * LINE + 16, 6 * LINE, 7 * LINE
-END, ASLEEP = 8, 16  # within a share
+END, ASLEEP, MIRROR = 8, 16, 24  # within a share
 
 DESCRIPTION = "own workers: they begin at once, also in forked children; one parallel call at a time, others run serially"
 # Turns without work before a worker sleeps: 1 ms on an Intel with AMX. Programs return to us within 0.1 to 1 ms (Python between two
