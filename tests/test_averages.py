@@ -137,6 +137,40 @@ def test_the_short_way_gives_the_bits_of_the_general_one(dtype: Any, shape: tupl
                 assert out.tobytes() == np.asarray(general).tobytes()
 
 
+def memories(a: np.ndarray) -> dict[str, np.ndarray]:
+    """The same values elsewhere."""
+    wide = np.zeros((*a.shape[:-1], 2 * a.shape[-1]), a.dtype)
+    wide[..., ::2] = a
+    behind = np.frombuffer(b"\0" + a.tobytes(), np.uint8)[1:].view(a.dtype).reshape(a.shape)
+    locked = a.copy()
+    locked.flags.writeable = False
+    turned = np.ascontiguousarray(a.transpose(1, 2, 0)).transpose(2, 0, 1)
+    return {
+        "as it is": a, "Fortran": np.asfortranarray(a), "turned": turned, "every other": wide[..., ::2], "backwards": a[::-1].copy()[::-1],
+        "misaligned": behind, "read-only": locked, "big-endian": a.astype(a.dtype.newbyteorder(">")),
+        "broadcast": np.broadcast_to(a[:1], a.shape),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.uint8])
+def test_the_short_way_through_any_memory(dtype: Any) -> None:
+    a = (np.random.default_rng(3).standard_normal((5, 6, 7)) * 90).astype(dtype)
+    for memory, same in memories(a).items():
+        for axis in (None, 0, 1, 2, (0, 1), (0, 2), (2, 1)):
+            for name in AVERAGES:
+                for options in ({}, {"keepdims": True}):
+                    for _ in range(2):
+                        short, _ = recorded(name, fn, same, axis, **options)
+                        general, _ = recorded(name, fn, same, axis, where=True, **options)
+                        assert type(short) is type(general)
+                        assert np.asarray(short).tobytes() == np.asarray(general).tobytes(), (memory, name, axis)
+                        assert (np.shape(short), np.asarray(short).dtype) == (np.shape(general), np.asarray(general).dtype)
+            mean, var = fn.mean_var(same, axis, ddof=1)
+            of_doubles = np.asarray(same, np.float64)
+            np.testing.assert_allclose(mean, of_doubles.mean(axis), rtol=1e-6, atol=1e-5)
+            np.testing.assert_allclose(var, of_doubles.var(axis, ddof=1), rtol=2e-6, atol=1e-7)
+
+
 def test_axes_that_only_look_like_known_ones() -> None:
     """1.0 and True are found under the key of 1, and -1 names what 2 does."""
     a = cases.sample(Problem((4, 5, 6), 0), np.float32)

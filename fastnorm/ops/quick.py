@@ -1,6 +1,6 @@
-"""The usual averages of plain float arrays, by the shortest way: the general one takes 25 to 130 us around a kernel of 0.1.
+"""The usual averages by the shortest way: the general one takes 25 to 130 us around a kernel of 0.1.
 
-Both give the same bits. None stands for a call that goes the general way: other options, dtypes and memory, NaN and inf.
+Both give the same bits. None stands for a call that goes the general way: other options and dtypes, NaN and inf.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from fastnorm import kernels
 from fastnorm.ops import passes
 from fastnorm.ops.reduction import begins_with_nan, count_of, layout_of
 from fastnorm.plan.geometry import collapse
-from fastnorm.plan.intake import normalize_axes
-from fastnorm.plan.problem import arrange
+from fastnorm.plan.intake import normalize_axes, result_dtype
+from fastnorm.plan.problem import Layout, arrange
 from fastnorm.plan.schedule import PARALLEL_ELEMENTS, TILE_BYTES
 from fastnorm.plan.table import INNER, N_ROWS, PROBLEM, SRC, STEP_INNER, TILE, WIDTH
 from fastnorm.runtime import threads
@@ -27,6 +27,7 @@ NO_VALUE: Any = np._NoValue
 
 # Flags of NumPy: C-contiguous and aligned; and writable, without which a type is another one to Numba.
 _PLAIN, _WRITABLE = 0x0101, 0x0400
+_CHARS = "fde?bhilqBHILQ"
 _LONGEST_RUN = 1 << 40
 # Elements beyond which 100 us do not count, but reading again what turned out to hold a NaN does; and beyond which the first are looked at.
 _MOST_ELEMENTS, _MANY = 1 << 21, 1 << 18
@@ -36,10 +37,12 @@ _MOST_WALKS = 4096
 
 
 class _Walk(NamedTuple):
-    """Over some axes of arrays of one shape and dtype."""
+    """Over some axes of arrays of one shape, dtype and memory."""
 
-    moments: Callable[[Array], Array]
-    turned: tuple[int, ...] | None  # axes of the copy that is walked, where kept and reduced ones alternate
+    moments: Callable[[Any], Array]
+    storage: Callable[[Array], Any]  # of an array, for them
+    sizes: tuple[int, ...] | None  # of the kept axes as they lie in memory, where that is not the order of the result
+    back: tuple[int, ...]
     kept: tuple[int, ...]
     full: tuple[int, ...]  # with the dimensions reduced over
     length: int
@@ -93,14 +96,14 @@ def quick_mean_var(a: Any, axis: Any, ddof: Any) -> tuple[Any, Any] | None:
 
 def _scalar(a: Array, value: float, out: Any, keepdims: Any) -> Any:
     if out is None and keepdims is NO_VALUE:
-        return np.float64(value) if a.dtype.char == "d" else np.float32(value)
+        return np.float32(value) if a.dtype.char == "f" else result_dtype(a.dtype).type(value)
     return _deliver(np.array(value), a, (), (1,) * a.ndim, out, keepdims)
 
 
 def _result(a: Array, values: Array, walk: _Walk, out: Any, keepdims: Any) -> Any:
     if out is not None or keepdims is not NO_VALUE:
         return _deliver(values, a, walk.kept, walk.full, out, keepdims)
-    result = values.astype(a.dtype)
+    result = values.astype(result_dtype(a.dtype))
     return result if len(walk.kept) == 1 else result.reshape(walk.kept)[()]
 
 
@@ -110,8 +113,8 @@ def _deliver(values: Array, a: Array, kept: tuple[int, ...], full: tuple[int, ..
         return None
     shape = full if keepdims is True else kept
     if out is None:
-        return values.astype(a.dtype).reshape(shape)[()]
-    if type(out) is not np.ndarray or out.shape != shape or out.dtype != a.dtype or not out.flags.writeable:
+        return values.astype(result_dtype(a.dtype)).reshape(shape)[()]
+    if type(out) is not np.ndarray or out.shape != shape or out.dtype != result_dtype(a.dtype) or not out.flags.writeable:
         return None
     np.copyto(out, values.reshape(shape), casting="same_kind")
     return out
@@ -127,8 +130,12 @@ def _moments_along(a: Any, axis: Any, ddof: int) -> tuple[_Walk, Array] | None:
     walk = _walk_along(a, axis)
     if walk is None or ddof >= walk.length:
         return None
-    stats = walk.moments((a if walk.turned is None else a.transpose(walk.turned)).reshape(-1))
-    return (walk, stats) if _finite(stats) else None
+    stats = walk.moments(walk.storage(a))
+    if not _finite(stats):
+        return None
+    if walk.sizes is not None:
+        stats = stats.reshape(4, *walk.sizes).transpose(walk.back).reshape(4, -1)
+    return walk, stats
 
 
 def _moments_of_all(a: Any) -> tuple[float, float] | None:
@@ -136,17 +143,14 @@ def _moments_of_all(a: Any) -> tuple[float, float] | None:
     if type(a) is not np.ndarray:
         return None
     dtype = a.dtype
-    char = dtype.char
-    if char not in "fd" or not dtype.isnative or a.flags.num & _PLAIN != _PLAIN or not a.size:
-        return None
-    if a.size < PARALLEL_ELEMENTS:
-        entry, table = _readers.get(char) or _make_reader(char)
+    if dtype.char in "fd" and dtype.isnative and a.flags.num & _PLAIN == _PLAIN and 0 < a.size < PARALLEL_ELEMENTS:
+        entry, table = _readers.get(dtype.char) or _make_reader(dtype.char)
         mean, var = entry(a if a.ndim == 1 else a.reshape(-1), table)
     else:
         walk = _walk_along(a, None)
         if walk is None:
             return None
-        mean, _, var, _ = walk.moments(a.reshape(-1))[:, 0].tolist()
+        mean, _, var, _ = walk.moments(walk.storage(a))[:, 0].tolist()
     return (mean, var) if mean - mean == 0.0 else None
 
 
@@ -163,16 +167,15 @@ def _make_reader(char: str) -> tuple[Callable[..., Any], Array]:
 
 
 def _walk_along(a: Any, axis: Any) -> _Walk | None:
-    """Remembered by shape and dtype of the array."""
+    """Remembered by shape, dtype and memory of the array."""
     if type(a) is not np.ndarray or not (type(axis) is int or axis is None or _are_axes(axis)):
         return None
-    dtype = a.dtype
-    plain = _PLAIN | _WRITABLE
-    if dtype.char not in "fd" or not dtype.isnative or a.flags.num & plain != plain or not 0 < a.size <= _MOST_ELEMENTS:
+    dtype, flags = a.dtype, a.flags.num & (_PLAIN | _WRITABLE)
+    if dtype.char not in _CHARS or not dtype.isnative or not 0 < a.size <= _MOST_ELEMENTS:
         return None
-    if a.size > _MANY and begins_with_nan(a):
+    if a.size > _MANY and dtype.kind == "f" and begins_with_nan(a):
         return None
-    key = (a.shape, dtype.char, axis, threads._number)
+    key = (a.shape, dtype.char, axis, threads._number, flags, None if flags & _PLAIN == _PLAIN else a.strides)
     try:
         return _walks[key]
     except KeyError:
@@ -193,13 +196,35 @@ def _are_axes(axis: Any) -> bool:
 def _make_walk(a: Array, axis: Any) -> _Walk | None:
     axes = normalize_axes(axis, a.ndim)
     kept = tuple(k for k in range(a.ndim) if k not in axes)
-    sizes = tuple(a.shape[k] for k in kept)
-    if math.prod(sizes) > _MOST_STATISTICS:
+    lengths = tuple(a.shape[k] for k in kept)
+    layout, n_threads = layout_of(a.ndim, axes), threads.get_num_threads()
+    fits = collapse(layout.labels, a.shape, [a.strides]) is not None
+    if math.prod(lengths) > _MOST_STATISTICS or not (fits or a.flags.c_contiguous):
         return None
-    turned, layout = None, layout_of(a.ndim, axes)
-    if collapse(layout.labels, a.shape, [a.strides]) is None:
-        turned, layout = (*kept, *axes), layout_of(a.ndim, tuple(range(len(kept), a.ndim)))
-    sample = a if turned is None else np.ascontiguousarray(a.transpose(turned))
-    problem = arrange(layout, (sample, None, None, None, None), threads.get_num_threads())
+    sizes: tuple[int, ...] | None = None
+    back: tuple[int, ...] = ()
+    sample = a
+    if not fits:  # one copy, with the kept axes in front
+        turned = (*kept, *axes)
+        sample, layout = np.ascontiguousarray(a.transpose(turned)), layout_of(a.ndim, tuple(range(len(kept), a.ndim)))
+    problem = arrange(layout, (sample, None, None, None, None), n_threads)
+    if not fits:
+        storage = _storage_of_turned(passes.flattener(sample), turned)
+    elif a.flags.carray:
+        storage = passes.flattener(a)
+    else:
+        storage = _storage_of_any(layout, n_threads)
+        in_memory = [k for k in problem.order if k in kept]
+        if in_memory != list(kept):
+            sizes, back = tuple(a.shape[k] for k in in_memory), (0, *(1 + in_memory.index(k) for k in kept))
     full = tuple(1 if k in axes else n for k, n in enumerate(a.shape))
-    return _Walk(passes.moments_pass(problem, 0.0, 0), turned, sizes, full, count_of(a, axes))
+    return _Walk(passes.moments_pass(problem, 0.0, 0), storage, sizes, back, lengths, full, count_of(a, axes))
+
+
+def _storage_of_turned(flatten: Callable[[Any], Any], turned: tuple[int, ...]) -> Callable[[Array], Any]:
+    return lambda a: flatten(a.transpose(turned))
+
+
+def _storage_of_any(layout: Layout, n_threads: int) -> Callable[[Array], Any]:
+    """Of arrays that are read where they lie."""
+    return lambda a: passes.storages(arrange(layout, (a, None, None, None, None), n_threads))[0]

@@ -62,6 +62,12 @@ def layout_of(ndim: int, axes: tuple[int, ...], streams: bool = False) -> Layout
     return Layout(tuple(REDUCED if k in axes else KEPT for k in range(ndim)), two_phases=False, batched=True, streams=streams)
 
 
+@lru_cache(maxsize=1024)
+def _fits(layout: Layout, shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """Whether kept and reduced axes do not alternate more often than a walk can."""
+    return collapse(layout.labels, shape, [strides]) is not None
+
+
 class _Walk(NamedTuple):
     """A planned reduction, and how its statistics, which lie as the kept axes lie in memory, come to the user's order."""
 
@@ -76,7 +82,7 @@ class _Walk(NamedTuple):
 def _plan(a: Array, axes: tuple[int, ...], weights: Array | None) -> _Walk:
     kept = tuple(k for k in range(a.ndim) if k not in axes)
     layout = layout_of(a.ndim, axes)
-    if collapse(layout.labels, a.shape, [a.strides]) is None:
+    if not _fits(layout, a.shape, a.strides):
         # Kept and reduced axes alternate: one copy with the kept axes in front.
         a = np.ascontiguousarray(a.transpose(*kept, *axes))
         if weights is not None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnorm.plan.geometry import Collapsed, Geometry, collapse
-from fastnorm.plan.memory import is_aligned, is_plain, kind_of, view_of
+from fastnorm.plan.memory import Steps, is_aligned, is_plain, kind_of, view_of
 from fastnorm.plan.schedule import Schedule, make_schedule
 from fastnorm.plan.table import GRAD, N_ROWS, PARAM, PROBLEM, WIDTH
 
@@ -54,12 +54,25 @@ class _Kept(NamedTuple):
     per_element: int
 
 
-_kept: dict[Any, _Kept] = {}
+class _Seen(NamedTuple):
+    """How operands of any strides are presented, all of which are walked where they lie."""
+
+    kept: _Kept
+    steps: tuple[Steps, ...]  # bytes along b, o, c, i, of every operand that there is
+    sizes: Steps
+    plain: bool
+
+    def views(self, operands: Operands) -> tuple[Any, ...]:
+        steps = iter(self.steps)
+        return tuple(None if a is None else view_of(a, next(steps), self.sizes, self.plain) for a in operands)
+
+
+_kept: dict[Any, _Kept | _Seen] = {}
 _MOST_KEPT = 4096
 
 
 def arrange(layout: Layout, operands: Operands, n_threads: int) -> Problem:
-    """Plan a call. Contiguous operands have their plan remembered by shape and dtype."""
+    """Plan a call. Plans are remembered by shape and dtype of contiguous operands, and by strides and alignment of others."""
     x = operands[0]
     assert x is not None
     key: list[Any] = [layout, x.shape, n_threads]
@@ -69,16 +82,40 @@ def arrange(layout: Layout, operands: Operands, n_threads: int) -> Problem:
             continue
         dtype = array.dtype
         if not (array.flags.carray and dtype.isnative):
-            return _arrange_any(layout, operands, n_threads)
+            return _arrange_seen(layout, operands, n_threads)
         key.append(dtype.num)  # hashing a dtype takes longer than the rest of the key
     known = tuple(key)
     kept = _kept.get(known)
-    if kept is None:
+    if not isinstance(kept, _Kept):
         kept = _plan_contiguous(layout, operands, n_threads)
-        if len(_kept) >= _MOST_KEPT:
-            _kept.clear()
-        _kept[known] = kept
+        _keep(known, kept)
     return Problem(kept.geometry, kept.schedule, kept.table, operands, kept.order, (), kept.per_element)
+
+
+def _keep(key: Any, plan: _Kept | _Seen) -> None:
+    if len(_kept) >= _MOST_KEPT:
+        _kept.clear()
+    _kept[key] = plan
+
+
+def _arrange_seen(layout: Layout, operands: Operands, n_threads: int) -> Problem:
+    """Of any strides. Planned anew, a call on a slice of 4 KB took 140 us."""
+    key: list[Any] = [layout, n_threads]
+    for array in operands:
+        if array is None:
+            key.append(None)
+        else:
+            dtype, misaligned = array.dtype, array.__array_interface__["data"][0] % array.itemsize
+            key.append((array.shape, array.strides, dtype.num, dtype.isnative, misaligned))
+    known = tuple(key)
+    seen = _kept.get(known)
+    if isinstance(seen, _Seen):
+        kept = seen.kept
+        return Problem(kept.geometry, kept.schedule, kept.table, seen.views(operands), kept.order, (), kept.per_element)
+    problem, seen = _arrange_any(layout, operands, n_threads)
+    if seen is not None:
+        _keep(known, seen)
+    return problem
 
 
 def _present(operands: Operands) -> list[Array]:
@@ -157,8 +194,8 @@ def _copy(array: Array, model: Array) -> Array:
     return copy
 
 
-def _arrange_any(layout: Layout, operands: Operands, n_threads: int) -> Problem:
-    """Any strides. What does not collapse together with x is copied once."""
+def _arrange_any(layout: Layout, operands: Operands, n_threads: int) -> tuple[Problem, _Seen | None]:
+    """Any strides. What does not collapse together with x is copied once; where nothing is, the plan is of use again."""
     x = operands[0]
     assert x is not None
     labels, shape = layout.labels, x.shape
@@ -178,7 +215,7 @@ def _arrange_any(layout: Layout, operands: Operands, n_threads: int) -> Problem:
     arrays = _present(tuple(arranged))
     collapsed = collapse(labels, shape, [array.strides for array in arrays], batched=layout.batched)
     if collapsed is None:  # pairs of operands fit, all together do not: one memory order for everybody
-        return _arrange_copied(layout, x, operands, n_threads)
+        return _arrange_copied(layout, x, operands, n_threads), None
     geometry = _geometry(layout, collapsed)
     schedule = _schedule(layout, geometry, collapsed, arrays, n_threads, operands[GRAD - 1] is not None)
     unit = 3 if schedule.planar or geometry.inner > 1 else 2
@@ -192,7 +229,10 @@ def _arrange_any(layout: Layout, operands: Operands, n_threads: int) -> Problem:
     if not plain:
         schedule = schedule._replace(stream=False)
     table = _table(layout, geometry, schedule, {k + 1: view.row for k, view in enumerate(views) if view is not None})
-    return Problem(geometry, schedule, table, views, collapsed.order, tuple(detours), per_element(layout, geometry, schedule))
+    kept = _Kept(geometry, schedule, table, collapsed.order, per_element(layout, geometry, schedule))
+    where_they_lie = all(a is b for a, b in zip(arranged, operands, strict=True))
+    seen = _Seen(kept, collapsed.strides, collapsed.sizes, plain) if where_they_lie else None
+    return Problem(geometry, schedule, table, views, collapsed.order, tuple(detours), kept.per_element), seen
 
 
 def _arrange_copied(layout: Layout, x: Array, operands: Operands, n_threads: int) -> Problem:
@@ -206,4 +246,5 @@ def _arrange_copied(layout: Layout, x: Array, operands: Operands, n_threads: int
         elif array is not None:
             array = np.ascontiguousarray(array)
         arranged.append(array)
-    return _arrange_any(layout, tuple(arranged), n_threads)._replace(detours=tuple(detours))
+    problem, _ = _arrange_any(layout, tuple(arranged), n_threads)
+    return problem._replace(detours=tuple(detours))

@@ -50,6 +50,7 @@ def _writes_slowly_to_cache() -> bool:
     return _told("vendor_id") == "GenuineIntel" and _told("cpu family") == "6" and int(_told("model") or 0) in _SLOW_MODELS
 
 
+@cache
 def is_amd() -> bool:
     return _told("vendor_id") == "AuthenticAMD"
 
