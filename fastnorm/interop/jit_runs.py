@@ -34,7 +34,7 @@ def moments_of_pieces(centre, run):
     at, piece = 0, ROW_TILES * TILE_BYTES // run.itemsize
     while at < run.size:
         n = min(piece, run.size - at)
-        total = of_sets.merge(total, moments_about(centre, cut(run, at, n), n))
+        total = of_sets.merge(total, moments_about(centre, cut(run, at, n), n, False))
         at += n
     return total
 

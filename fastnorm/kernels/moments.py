@@ -19,6 +19,7 @@ from fastnorm.kernels.tile import FEW, mean_distance, moments_about, shifted_to_
 from fastnorm.kernels.walk import (
     column_place,
     elements_per_statistic,
+    fetches_ahead,
     fold_within,
     position,
     row_span,
@@ -27,7 +28,7 @@ from fastnorm.kernels.walk import (
     tile_of_columns,
     units_of_columns,
 )
-from fastnorm.plan.table import AT_ONCE, BATCH, CHANNEL, CHUNKS, COLUMNS, CUTS, FOLD, INNER, PROBLEM, SRC, START, STEP_OUTER
+from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, COLUMNS, CUTS, FOLD, INNER, PROBLEM, SRC, START, STEP_OUTER
 
 MEAN, LOW, VARIANCE, RSTD = 0, 1, 2, 3
 # Elements of a run up to which all runs of a statistic are summed about one shift: the mean of the first elements of four of them.
@@ -92,13 +93,13 @@ def moments_of_span(src, centre, table, b, c, begin, end):
     inner = table[PROBLEM, INNER]
     if inner <= SHORT and end - begin > inner:
         return moments_of_short_runs(src, centre, table, b, c, begin, end)
-    total = EMPTY
+    total, ahead = EMPTY, fetches_ahead(table)
     o = begin // inner
     i = begin - o * inner
     left = end - begin
     while left > 0:
         n = run_length(table, i, left)
-        total = merge(total, moments_about(centre, cut(src, position(table, SRC, b, o, c, i), n), n))
+        total = merge(total, moments_about(centre, cut(src, position(table, SRC, b, o, c, i), n), n, ahead))
         left -= n
         i += n
         if i == inner:
@@ -150,7 +151,7 @@ def moments_of_block(src, centre, table, b, column, n, begin, end, moments, bloc
         clear(mean, mean.size)
         clear(low, low.size)
         clear(m2, m2.size)
-    fold, ahead = fold_within(table, n, SUMMED_BYTES // sums.itemsize), table[PROBLEM, AT_ONCE] == 1
+    fold, ahead = fold_within(table, n, SUMMED_BYTES // sums.itemsize), fetches_ahead(table)
     folded = (end - begin) // fold
     rest = begin + folded * fold
     count = 0.0

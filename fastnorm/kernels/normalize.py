@@ -23,7 +23,16 @@ from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, moments_of_block
 from fastnorm.kernels.prefetch import AHEAD, PIECE, fetch_edges_to_write, fetch_run, fetch_run_later, fetch_run_to_write
 from fastnorm.kernels.scratch import staging, vectors, vectors_beside
 from fastnorm.kernels.tile import normalize_run, normalize_to, put_sum_of_runs, sums_about_guess
-from fastnorm.kernels.walk import column_place, distance_to_next, elements_per_statistic, position, span, tile_of_columns, units_of_columns
+from fastnorm.kernels.walk import (
+    column_place,
+    distance_to_next,
+    elements_per_statistic,
+    fetches_ahead,
+    position,
+    span,
+    tile_of_columns,
+    units_of_columns,
+)
 from fastnorm.plan.table import (
     BATCH,
     CHANNEL,
@@ -151,7 +160,9 @@ def sums_of_row(src, addend, total, held, stats, centre, table, stat, b, c, inne
     both = cut(total, position(table, GRAD_EXTRA, b, 0, c, 0), inner)
     if addend is not None:
         put_sum_of_runs(line, added, both, held, inner)
-    stats[MEAN, stat], stats[LOW, stat], stats[VARIANCE, stat] = sums_about_guess(centre, either(held, either(both, line)), inner)
+    stats[MEAN, stat], stats[LOW, stat], stats[VARIANCE, stat] = sums_about_guess(
+        centre, either(held, either(both, line)), inner, fetches_ahead(table)
+    )
 
 
 @loop

@@ -10,7 +10,7 @@ A Zen's own prefetchers see rows coming; there it cost 5 to 30 % of layer norm f
 from __future__ import annotations
 
 from fastnorm._jit import loop
-from fastnorm.element.storage import fetch, fetch_for_later, fetch_to_write
+from fastnorm.element.storage import bytes_of, fetch, fetch_for_later, fetch_to_write
 from fastnorm.runtime.machine import prefetching_pays
 
 # Of the processor that code is compiled for, whose name is a part of every key of the disk cache.
@@ -51,6 +51,15 @@ def fetch_run_later(storage, place, n):
     """Into L2, whatever the processor."""
     for i in range(place, place + n, LINE):
         fetch_for_later(storage, i)
+
+
+@loop
+def fetch_page_later(storage, place, n):
+    """As many elements as n that lie 4 KB further into L2, every line of them."""
+    if PAYS:
+        line = max(1, 64 * n // max(1, bytes_of(storage, n)))
+        for i in range(place + 64 * line, place + 64 * line + n, line):
+            fetch_for_later(storage, i)
 
 
 @loop

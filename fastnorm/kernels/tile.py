@@ -14,7 +14,7 @@ from fastnorm.element.moments import about_shift, lopsided
 from fastnorm.element.storage import as_compute, at, at_once, before_lanes, load, subrun, write, zero_of
 from fastnorm.element.streaming import BLOCK as STREAMED
 from fastnorm.element.streaming import before_line, block_of, flush, stream_block
-from fastnorm.kernels.prefetch import fetch_run_later
+from fastnorm.kernels.prefetch import fetch_page_later, fetch_run_later
 
 # Elements whose squares are summed in float32: 16 to a vector lane. One outlier absorbs at most
 # 16 half roundings of its own square: 5e-7 of the variance.
@@ -25,7 +25,7 @@ FEW = 64
 
 @loop
 def moments_of_run(run, n):
-    shift, total, squares = sums_about_mean(run, n)
+    shift, total, squares = sums_about_mean(run, n, False)
     return about_shift(float(n), shift, total, squares)
 
 
@@ -44,8 +44,8 @@ def mean_distance(run, origin, n, lanes):
 
 
 @loop
-def sums_about_mean(run, n):
-    """A shift and the sums of d and d*d, where d = x - shift; float64.
+def sums_about_mean(run, n, ahead):
+    """A shift and the sums of d and d*d, where d = x - shift; float64. ahead : as of `sums_about`
 
     The shift is the mean of the first elements, or the mean of all, should that be far off: nearly always one
     sweep, 1.2 times as fast in cache as summing about the mean of all from the start. A Welford step per element
@@ -53,10 +53,10 @@ def sums_about_mean(run, n):
     """
     first = load(run, 0)
     shift = origin_near(run, first + mean_distance(run, first, min(n, FEW), None))
-    total64, squares64 = sums_about(run, n, shift)
+    total64, squares64 = sums_about(run, n, shift, ahead)
     if lopsided(float(n), total64, squares64):
         shift = shifted_to_mean(run, shift, total64, float(n))
-        total64, squares64 = sums_about(run, n, shift)
+        total64, squares64 = sums_about(run, n, shift, False)
     return float(shift), total64, squares64
 
 
@@ -67,13 +67,19 @@ def shifted_to_mean(storage, shift, total, count):
 
 
 @loop
-def sums_about(run, n, shift):
-    """Of d and d*d, where d = x - shift."""
+def sums_about(run, n, shift, ahead):
+    """Of d and d*d, where d = x - shift.
+
+    ahead : whether what follows is fetched into L2 meanwhile, behind the end of the run, too. Means of 400 MB took 18.2 instead of 21.4 ms,
+            moments of (32, 256, 56, 56) 4.9 instead of 5.8; from L3 up to 1.1 times as long (two cores of an Emerald Rapids)
+    """
     total64 = 0.0
     squares64 = 0.0
     block = at_once(run, BLOCK)
     for begin in range(0, n, block):
         m = min(block, n - begin)
+        if ahead:
+            fetch_page_later(run, begin, m)
         total, squares = sums_at_once(subrun(run, begin, m), m, shift, None)
         total64 += float(total)
         squares64 += float(squares)
@@ -128,11 +134,11 @@ def squares_at_once(run, n, lanes):
 
 
 @loop
-def sums_about_guess(centre, run, n):
+def sums_about_guess(centre, run, n, ahead):
     """As `sums_about_mean`; about zero where `centre` is None."""
     if centre is None:
         return 0.0, 0.0, squares_of_run(run, n)
-    return sums_about_mean(run, n)
+    return sums_about_mean(run, n, ahead)
 
 
 @loop
@@ -140,13 +146,13 @@ def sums_about_shift(centre, run, n, shift):
     """Of d and d*d; about zero where `centre` is None."""
     if centre is None:
         return 0.0, squares_of_run(run, n)
-    return sums_about(run, n, shift)
+    return sums_about(run, n, shift, False)
 
 
 @loop
-def moments_about(centre, run, n):
-    """centre : None for moments about zero, anything for the mean"""
-    shift, total, squares = sums_about_guess(centre, run, n)
+def moments_about(centre, run, n, ahead):
+    """centre : None for moments about zero, anything for the mean; ahead : as of `sums_about`"""
+    shift, total, squares = sums_about_guess(centre, run, n, ahead)
     return about_shift(float(n), shift, total, squares)
 
 

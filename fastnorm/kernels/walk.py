@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastnorm._jit import element, loop
 from fastnorm.plan.table import (
+    AT_ONCE,
     BATCH,
     CHANNEL,
     COLUMNS,
@@ -78,6 +79,12 @@ def distance_to_next(table, operand, b, c):
     """From the elements of statistic (b, c) to those of the next."""
     step = table[operand, STEP_CHANNEL]
     return step if c + 1 < table[PROBLEM, CHANNEL] else table[operand, STEP_BATCH] - c * step
+
+
+@element
+def fetches_ahead(table):
+    """Whether sums ask for what they read next."""
+    return table[PROBLEM, AT_ONCE] == 1
 
 
 @element
