@@ -342,6 +342,8 @@ a, b = fn.batch_norm_train(x), fn.batch_norm_train(small)
 fn.batch_norm_backward(x, x, a.mean, a.rstd, a.rstd)
 fn.batch_norm(small, b.mean, b.rstd)
 fn.mean_var(x, (0, 2, 3))
+for rows in (np.ones((90, 50), np.float32), np.ones((9, 2000), np.float32)):
+    fn.var(rows, 1)
 print(saved)
 """
     )

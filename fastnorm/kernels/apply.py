@@ -19,7 +19,7 @@ from fastnorm.element.streaming import before_line
 from fastnorm.kernels.columns import SPARE, lead_of, repeat_beyond, rows_of
 from fastnorm.kernels.dealing import deal, deal_back
 from fastnorm.kernels.four_rows import normalize_fours, side_by_side
-from fastnorm.kernels.prefetch import BESIDE_STREAMS, PAYS, fetch_row, fetch_row_to_write
+from fastnorm.kernels.prefetch import BESIDE_STREAMS, fetch_row, fetch_row_to_write
 from fastnorm.kernels.scratch import vectors
 from fastnorm.kernels.tile import normalize_and_fetch, normalize_in_lanes
 from fastnorm.kernels.walk import (
@@ -249,15 +249,14 @@ def fold_to_lines(table, out, place, n, unit):
 def apply_to_rows(src, residual, out, parameters, lead, gamma, beta, first, places, steps, n_rows, n, wide, streams, activation, away):
     """n columns of every row, the first of which has number `first`; parameters from `lead` on.
 
-    wide : columns from which rows are streamed four side by side: narrower ones are too close to each other. In cache all of them, but
-           where the next row is asked for before it is read
+    wide : columns from which rows are streamed four side by side: narrower ones are too close to each other
     away : as in `tile.normalize_and_fetch`
     """
     wide_vectors()
     high, low = cut(row(parameters, 0), lead, n), cut(row(parameters, 1), lead, n)
     scale, shift = cut(row(parameters, 2), lead, n), cut(row(parameters, 3), lead, n)
     together = side_by_side(out, activation, gamma, beta)
-    fours = n_rows if n > wide or (streams is None and not PAYS) else 0
+    fours = n_rows if streams is None or n > wide else 0
     done = normalize_fours(together, src, residual, out, places, steps, fours, n, high, low, scale, shift, activation, streams)
     for line in range(done, n_rows):
         run_src, run_residual, run_out = rows_of(src, residual, out, places, steps, line, n)

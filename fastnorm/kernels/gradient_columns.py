@@ -10,7 +10,7 @@ from fastnorm.element.streaming import before_line
 from fastnorm.kernels.apply import fold_to_lines
 from fastnorm.kernels.columns import SPARE, clear, copy_run, lead_of, repeat_beyond
 from fastnorm.kernels.dealing import deal, deal_back
-from fastnorm.kernels.four_rows import gradient_of_fours, side_by_side
+from fastnorm.kernels.four_rows import gradient_of_fours, gradients_side_by_side
 from fastnorm.kernels.gradient import forward_parameters, record_sums, terms_of_statistic
 from fastnorm.kernels.gradient_rows import gradient_sums_of_rows, unfold_sums
 from fastnorm.kernels.gradient_tile import gradient_to
@@ -172,7 +172,7 @@ def gradient_of_rows(grad, src, residual, out, grad_residual, parameters, lead, 
     high, low = cut(row(parameters, 0), lead, n), cut(row(parameters, 1), lead, n)
     scale, shift = cut(row(parameters, 2), lead, n), cut(row(parameters, 3), lead, n)
     offset, slope = cut(row(parameters, 4), lead, n), cut(row(parameters, 5), lead, n)
-    together = side_by_side(out, activation, None, None)
+    together = gradients_side_by_side(out, activation)
     done = gradient_of_fours(
         together, grad, src, residual, out, grad_residual, places, steps, n_rows, n, high, low, scale, shift, offset, slope,
         streams, activation,

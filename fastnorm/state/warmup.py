@@ -56,6 +56,9 @@ def _calls(dtype: Any) -> Iterator[tuple[str, Callable[[], object]]]:
         yield f"RMS norm {shape}", partial(rms_norm, x, gamma)
         yield f"layer norm {shape}: backward", partial(layer_norm_backward, x, x, mean, mean + 1.0, gamma)
         yield f"RMS norm {shape}: backward", partial(rms_norm_backward, x, x, mean + 1.0, gamma)
+    for length in (32, 1000):
+        x = np.linspace(0.0, 1.0, 64 * length).reshape(64, length).astype(dtype)
+        yield f"statistics of rows of {length}", partial(mean_var, x, 1)
     yield from _group_calls(dtype)
     yield from _streaming_calls(dtype)
     if np.dtype(dtype).char in "fd":
