@@ -239,7 +239,7 @@ def test_stores_that_bypass_the_cache_change_no_bit(shape: tuple[int, ...], monk
         wanted = copies(call(x, None))
         with monkeypatch.context() as patched:
             patched.setattr(schedule, "streaming_stores_pay", lambda: True)
-            patched.setattr(schedule, "last_level_cache_bytes", lambda: 0)
+            patched.setattr(schedule, "last_level_cache_bytes", lambda _: 0)
             calls._known.clear()
             for _ in range(PATIENCE + 2):
                 same(call(x, None), wanted)

@@ -26,7 +26,7 @@ def choose_stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], 
 
     def choose(streaming: bool) -> None:
         monkeypatch.setattr(schedule, "streaming_stores_pay", lambda: streaming)
-        monkeypatch.setattr(schedule, "last_level_cache_bytes", lambda: 0)
+        monkeypatch.setattr(schedule, "last_level_cache_bytes", lambda _: 0)
         forget()
 
     yield choose

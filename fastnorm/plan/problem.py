@@ -174,6 +174,7 @@ def _schedule(layout: Layout, geometry: Geometry, collapsed: Collapsed, arrays: 
         accumulates=layout.accumulates,
         gradient=gradient,
         read_only=not layout.streams,
+        widened=compute_bytes > x.itemsize,
     )
 
 

@@ -127,6 +127,7 @@ def make_schedule(
     accumulates: bool,
     gradient: bool,
     read_only: bool,
+    widened: bool,
 ) -> Schedule:
     """Decide once; kernels receive the numbers and ask nothing.
 
@@ -140,9 +141,10 @@ def make_schedule(
     per_element, accumulates : of the layout
     gradient : a gradient is among the operands
     read_only : nothing as large as the source is written
+    widened : elements are computed in a wider type
     """
     parallel = n_threads > 1 and geometry.size >= PARALLEL_ELEMENTS
-    cache_bytes = last_level_cache_bytes() if may_stream and streaming_stores_pay() else math.inf
+    cache_bytes = last_level_cache_bytes(widened) if may_stream and streaming_stores_pay() else math.inf
     stream = traffic_bytes > cache_bytes * PART_OF_CACHE
     interleaved = columns_contiguous and has_short_runs(geometry.outer, geometry.inner)
     if not (read_only or stream) and _better_as_planes(geometry, two_phases, gradient):

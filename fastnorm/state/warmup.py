@@ -67,11 +67,12 @@ def _calls(dtype: Any) -> Iterator[tuple[str, Callable[[], object]]]:
 
 def _streaming_calls(dtype: Any) -> Iterator[tuple[str, Callable[[], object]]]:
     """Arrays so large that results bypass the caches, where they ever do: other loops."""
-    cache_bytes = last_level_cache_bytes()
+    itemsize = np.dtype(dtype).itemsize
+    cache_bytes = last_level_cache_bytes(itemsize < (4 if is_float(np.dtype(dtype)) else 8))
     if not streaming_stores_pay() or cache_bytes > _LARGEST_CACHE:
         return
     channels = 16
-    x = np.ones((channels, int(0.6 * cache_bytes) // np.dtype(dtype).itemsize // channels), dtype)
+    x = np.ones((channels, int(0.6 * cache_bytes) // itemsize // channels), dtype)
     one, zero = np.ones(channels, np.float32), np.zeros(channels)
     for name, axis, table in (("planar", 0, x), ("planar, one channel", 0, x.reshape(1, -1)), ("interleaved", 1, x.reshape(-1, channels))):
         given, gamma = zero[: table.shape[axis]], one[: table.shape[axis]]
