@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from fastnorm import kernels
 from fastnorm.ops import passes
-from fastnorm.ops.reduction import begins_with_nan, count_of, layout_of
-from fastnorm.plan.geometry import collapse
+from fastnorm.ops.reduction import begins_with_nan, count_of, layout_of, plan
 from fastnorm.plan.intake import normalize_axes, result_dtype
 from fastnorm.plan.problem import Layout, arrange
 from fastnorm.plan.schedule import PARALLEL_ELEMENTS, TILE_BYTES
@@ -195,30 +194,22 @@ def _are_axes(axis: Any) -> bool:
 
 def _make_walk(a: Array, axis: Any) -> _Walk | None:
     axes = normalize_axes(axis, a.ndim)
-    kept = tuple(k for k in range(a.ndim) if k not in axes)
-    lengths = tuple(a.shape[k] for k in kept)
-    layout, n_threads = layout_of(a.ndim, axes), threads.get_num_threads()
-    fits = collapse(layout.labels, a.shape, [a.strides]) is not None
-    if math.prod(lengths) > _MOST_STATISTICS or not (fits or a.flags.c_contiguous):
+    kept = tuple(n for k, n in enumerate(a.shape) if k not in axes)
+    if math.prod(kept) > _MOST_STATISTICS:
         return None
-    sizes: tuple[int, ...] | None = None
-    back: tuple[int, ...] = ()
-    sample = a
-    if not fits:  # one copy, with the kept axes in front
-        turned = (*kept, *axes)
-        sample, layout = np.ascontiguousarray(a.transpose(turned)), layout_of(a.ndim, tuple(range(len(kept), a.ndim)))
-    problem = arrange(layout, (sample, None, None, None, None), n_threads)
-    if not fits:
-        storage = _storage_of_turned(passes.flattener(sample), turned)
+    walk = plan(a, axes, None)
+    if walk.turned is not None and not a.flags.c_contiguous:
+        return None
+    if walk.turned is not None:
+        storage = _storage_of_turned(passes.flattener(a), walk.turned)
     elif a.flags.carray:
         storage = passes.flattener(a)
     else:
-        storage = _storage_of_any(layout, n_threads)
-        in_memory = [k for k in problem.order if k in kept]
-        if in_memory != list(kept):
-            sizes, back = tuple(a.shape[k] for k in in_memory), (0, *(1 + in_memory.index(k) for k in kept))
+        storage = _storage_of_any(layout_of(a.ndim, axes), threads.get_num_threads())
+    sizes = None if walk.sizes == kept and sorted(walk.back) == list(walk.back) else walk.sizes
     full = tuple(1 if k in axes else n for k, n in enumerate(a.shape))
-    return _Walk(passes.moments_pass(problem, 0.0, 0), storage, sizes, back, lengths, full, count_of(a, axes))
+    back = (0, *(1 + k for k in walk.back))
+    return _Walk(passes.moments_pass(walk.problem, 0.0, 0), storage, sizes, back, kept, full, count_of(a, axes))
 
 
 def _storage_of_turned(flatten: Callable[[Any], Any], turned: tuple[int, ...]) -> Callable[[Array], Any]:

@@ -68,10 +68,11 @@ def _fits(layout: Layout, shape: tuple[int, ...], strides: tuple[int, ...]) -> b
     return collapse(layout.labels, shape, [strides]) is not None
 
 
-class _Walk(NamedTuple):
+class Walk(NamedTuple):
     """A planned reduction, and how its statistics, which lie as the kept axes lie in memory, come to the user's order."""
 
     problem: Problem
+    turned: tuple[int, ...] | None  # axes of the copy that is walked, where kept and reduced ones alternate
     sizes: tuple[int, ...]
     back: tuple[int, ...]
 
@@ -79,19 +80,20 @@ class _Walk(NamedTuple):
         return row.reshape(self.sizes).transpose(self.back)
 
 
-def _plan(a: Array, axes: tuple[int, ...], weights: Array | None) -> _Walk:
+def plan(a: Array, axes: tuple[int, ...], weights: Array | None) -> Walk:
     kept = tuple(k for k in range(a.ndim) if k not in axes)
-    layout = layout_of(a.ndim, axes)
+    layout, turned = layout_of(a.ndim, axes), None
     if not _fits(layout, a.shape, a.strides):
-        # Kept and reduced axes alternate: one copy with the kept axes in front.
-        a = np.ascontiguousarray(a.transpose(*kept, *axes))
+        # One copy with the kept axes in front.
+        turned = (*kept, *axes)
+        a = np.ascontiguousarray(a.transpose(turned))
         if weights is not None:
-            weights = weights.transpose(*kept, *axes)
+            weights = weights.transpose(turned)
         layout = layout_of(a.ndim, tuple(range(len(kept), a.ndim)))
         kept = tuple(range(len(kept)))
     problem = arrange(layout, (a, None, weights, None, None), get_num_threads())
     in_memory = [k for k in problem.order if k in kept]
-    return _Walk(problem, tuple(a.shape[k] for k in in_memory), tuple(in_memory.index(k) for k in kept))
+    return Walk(problem, turned, tuple(a.shape[k] for k in in_memory), tuple(in_memory.index(k) for k in kept))
 
 
 def in_memory(values: Array, kept: tuple[int, ...], order: tuple[int, ...]) -> Array:
@@ -105,7 +107,7 @@ def count_of(a: Array, axes: tuple[int, ...]) -> int:
 
 
 def _reduce(a: Array, axes: tuple[int, ...], tag: str, weights: Array | None = None) -> tuple[Array, ...]:
-    walk = _plan(a, axes, weights)
+    walk = plan(a, axes, weights)
     return tuple(walk.ordered(row) for row in passes.reduction(walk.problem, tag))
 
 
@@ -150,7 +152,7 @@ def _counted_moments(a: Array, axes: tuple[int, ...], weights: Array | None, omi
 
 def _plain_moments(a: Array, axes: tuple[int, ...], omit: bool) -> Reduced:
     """By the kernels that know no NaN; what came out NaN is looked at again, and nothing else changes a bit."""
-    walk = _plan(a, axes, None)
+    walk = plan(a, axes, None)
     stats = passes.moments(walk.problem)
     mean, low, var = (walk.ordered(row) for row in stats[:3])
     plain = Reduced(mean, low, var, count_of(a, axes))
@@ -182,7 +184,7 @@ def begins_with_nan(a: Array) -> bool:
 
 def is_finite(a: Array) -> bool:
     """Whether no element is NaN or infinite: their mean would be, too, and it is found faster than extremes."""
-    walk = _plan(a, tuple(range(a.ndim)), None)
+    walk = plan(a, tuple(range(a.ndim)), None)
     return bool(np.isfinite(passes.moments(walk.problem)[0, 0]))
 
 
