@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from tolerance import HALF_ULP, assert_within
 
 import fastnorm as fn
-from fastnorm.ops import widening
+from fastnorm.ops import quick, widening
+from fastnorm.plan import problem, schedule
 
 AVERAGES = ("mean", "var", "std", "nanmean", "nanvar", "nanstd")
 SQUARES = ("var", "std", "nanvar", "nanstd")
@@ -169,6 +170,21 @@ def test_the_short_way_through_any_memory(dtype: Any) -> None:
             of_doubles = np.asarray(same, np.float64)
             np.testing.assert_allclose(mean, of_doubles.mean(axis), rtol=1e-6, atol=1e-5)
             np.testing.assert_allclose(var, of_doubles.var(axis, ddof=1), rtol=2e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", [(9, 1300), (3, 9000), (2, 40000), (70, 50)], ids=str)
+def test_asking_for_what_is_read_next_changes_no_bit(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    a = cases.sample(Problem(shape, 0), np.float32)
+    for axis in (None, 1):
+        wanted = fn.mean_var(a, axis)
+        with monkeypatch.context() as patched:
+            patched.setattr(schedule, "FETCHED_BYTES", 0)
+            patched.setattr(problem, "_kept", {})
+            patched.setattr(quick, "_walks", {})
+            for one, other in zip(fn.mean_var(a, axis), wanted, strict=True):
+                assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
+            if axis == 1:
+                assert {kept.schedule.at_once for kept in problem._kept.values()} == {1}
 
 
 def test_axes_that_only_look_like_known_ones() -> None:

@@ -57,7 +57,7 @@ def fetch_run_later(storage, place, n):
 def fetch_page_later(storage, place, n):
     """As many elements as n that lie 4 KB further into L2, every line of them."""
     if PAYS:
-        line = max(1, 64 * n // max(1, bytes_of(storage, n)))
+        line = 64 // bytes_of(storage, 1)
         for i in range(place + 64 * line, place + 64 * line + n, line):
             fetch_for_later(storage, i)
 
