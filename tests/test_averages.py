@@ -116,9 +116,22 @@ def test_without_nan_the_bits_of_the_plain_function(dtype: Any) -> None:
                 np.testing.assert_array_equal(plain, same)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int16])
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 64, 65])
+def test_of_few_rows_of_many_columns(n: int, dtype: Any) -> None:
+    """Their shift is a mean that the first row, far from all others, takes part in."""
+    columns = 4099 if n < 10 else 211
+    a = (cases.sample(Problem((2 * n, columns)), cases.F8) * 10 + 300).astype(dtype)[::2]
+    a[0, ::3] = -100 if dtype is np.float16 else -30000
+    for array in (a, np.ascontiguousarray(a), a[:, ::-1]):
+        for name in ("mean", "var", "std"):
+            expected, allowed = exact(name, array, 0)
+            assert_within(getattr(fn, name)(array, axis=0), expected, allowed, name)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
-    "shape", [(1,), (5,), (2049,), (4097,), (32767,), (32768,), (10, 300), (1000, 3), (7, 5, 3), (3, 4, 1, 9)], ids=str
+    "shape", [(1,), (5,), (2049,), (4097,), (32767,), (32768,), (10, 300), (3, 4099), (1000, 3), (7, 5, 3), (3, 4, 1, 9)], ids=str
 )
 def test_the_short_way_gives_the_bits_of_the_general_one(dtype: Any, shape: tuple[int, ...]) -> None:
     a = cases.sample(Problem(shape, 0), dtype)

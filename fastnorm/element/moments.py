@@ -112,6 +112,18 @@ def variance(moments):
 
 
 @element
+def rescaled(var, times, by):
+    """A variance with another number of degrees of freedom."""
+    return var * times / by
+
+
+@element
+def root(var):
+    """The standard deviation."""
+    return math.sqrt(var)
+
+
+@element
 def reciprocal_std(var, eps):
     """1 / sqrt(var + eps). A constant slice with eps = 0 gives inf, as the formula does."""
     return 1.0 / math.sqrt(var + eps)

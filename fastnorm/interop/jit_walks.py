@@ -17,7 +17,6 @@ from fastnorm.kernels.gradient_columns import interleaved_backward_chunk
 from fastnorm.kernels.gradient_elements import elements_backward_chunk
 from fastnorm.kernels.moments import (
     MEAN,
-    interleaved_merge,
     interleaved_moments_chunk,
     planar_merge,
     planar_moments_chunk,
@@ -25,7 +24,7 @@ from fastnorm.kernels.moments import (
 from fastnorm.kernels.normalize import interleaved_normalize_chunk, planar_normalize_chunk, rows_normalize_chunk
 from fastnorm.kernels.walk import position
 from fastnorm.plan import schedule
-from fastnorm.plan.schedule import FOLD_BYTES, ROWS_AT_ONCE, TILE_BYTES, WHOLE_READ_BYTES, WHOLE_ROW_BYTES, WRITTEN_ROW_BYTES
+from fastnorm.plan.schedule import FOLD_BYTES, MANY_ROWS, ROWS_AT_ONCE, TILE_BYTES, WRITTEN_ROW_BYTES
 from fastnorm.plan.table import (
     AT_ONCE,
     BATCH,
@@ -80,10 +79,10 @@ def table_of_rows(rows, n, itemsize):
 
 
 @maker
-def table_of_columns(batch, outer, channel, inner, run, itemsize, whole_bytes):
+def table_of_columns(batch, outer, channel, inner, run, itemsize, read_only):
     """Rows of all channels side by side. Numbers are shared by `run` elements."""
     table = contiguous(batch, outer, channel, inner, run)
-    columns = columns_of_tile(channel, inner, itemsize, whole_bytes)
+    columns = columns_of_tile(channel, inner, itemsize, read_only and outer >= MANY_ROWS)
     table[PROBLEM, COLUMNS] = columns
     table[PROBLEM, TILE] = WRITTEN_ROW_BYTES // itemsize
     if columns == channel * inner:
@@ -92,10 +91,10 @@ def table_of_columns(batch, outer, channel, inner, run, itemsize, whole_bytes):
 
 
 @maker
-def table_of(batch, outer, channel, inner, run, itemsize, whole_bytes):
+def table_of(batch, outer, channel, inner, run, itemsize, read_only):
     """Table, and whether columns are walked instead of runs."""
     if has_short_runs(outer, inner) or (run == 1 and inner > 1):
-        return table_of_columns(batch, outer, channel, inner, run, itemsize, whole_bytes), True
+        return table_of_columns(batch, outer, channel, inner, run, itemsize, read_only), True
     table = contiguous(batch, outer, channel, inner, run)
     table[PROBLEM, CUTS] = cuts_of(outer * inner)
     table[PROBLEM, TILE] = TILE_BYTES // itemsize
@@ -112,7 +111,7 @@ def normalize_rows(src, out, stats, gamma, beta, centre, eps, rows, n):
 @maker
 def normalize_array(src, out, stats, gamma, beta, eps, batch, outer, channel, inner, run):
     """With statistics of its own, which are written to stats (4, batch * channel)."""
-    table, interleaved = table_of(batch, outer, channel, inner, run, src.itemsize, WHOLE_ROW_BYTES)
+    table, interleaved = table_of(batch, outer, channel, inner, run, src.itemsize, False)
     if interleaved:
         interleaved_normalize_chunk(src, None, out, stats, gamma, beta, np.intp(0), eps, None, None, 0, table, np.intp(0))
     else:
@@ -122,14 +121,14 @@ def normalize_array(src, out, stats, gamma, beta, eps, batch, outer, channel, in
 @maker
 def apply_to_columns(src, residual, out, mean, var, gamma, beta, eps, activation, rows, channel):
     """With given statistics of every column."""
-    table = table_of_columns(1, rows, channel, 1, 1, src.itemsize, WHOLE_ROW_BYTES)
+    table = table_of_columns(1, rows, channel, 1, 1, src.itemsize, False)
     interleaved_apply_chunk(src, residual, out, mean, None, var, gamma, beta, eps, activation, None, None, table, np.intp(0))
 
 
 @maker
 def apply_to_array(src, out, mean, var, gamma, beta, eps, outer, channel, inner):
     """With given statistics of every channel."""
-    table, interleaved = table_of(1, outer, channel, inner, inner, src.itemsize, WHOLE_ROW_BYTES)
+    table, interleaved = table_of(1, outer, channel, inner, inner, src.itemsize, False)
     if interleaved:
         interleaved_apply_chunk(src, None, out, mean, None, var, gamma, beta, eps, None, None, 0, table, np.intp(0))
     else:
@@ -139,21 +138,17 @@ def apply_to_array(src, out, mean, var, gamma, beta, eps, outer, channel, inner)
 @maker
 def moments_of_all_columns(src, stats, batch, rows, columns):
     """Fill stats (4, batch * columns): mean, its low part, variance, 1 / sqrt(variance)."""
-    table = table_of_columns(batch, rows, columns, 1, 1, src.itemsize, WHOLE_READ_BYTES)
-    partial = np.empty((1, 4, batch * columns))
-    interleaved_moments_chunk(src, np.intp(0), table, partial, np.intp(0))
-    planar_merge(table, partial, stats, 0.0)  # of one cut and inner = 1, where there is nothing to merge: less to compile
+    table = table_of_columns(batch, rows, columns, 1, 1, src.itemsize, True)
+    interleaved_moments_chunk(src, np.intp(0), table, np.empty((0, 4, 0)), stats, 0.0, None, None, np.intp(0))
     settle_infinities(src, stats, table)
 
 
 @maker
 def moments_of_array(src, stats, outer, channel, inner):
     """The same of every channel."""
-    table, interleaved = table_of(1, outer, channel, inner, inner, src.itemsize, WHOLE_READ_BYTES)
+    table, interleaved = table_of(1, outer, channel, inner, inner, src.itemsize, True)
     if interleaved:
-        partial = np.empty((1, 4, channel * inner))
-        interleaved_moments_chunk(src, np.intp(0), table, partial, np.intp(0))
-        interleaved_merge(table, partial, stats, 0.0, 0)
+        interleaved_moments_chunk(src, np.intp(0), table, np.empty((0, 4, 0)), stats, 0.0, 0, None, np.intp(0))
     else:
         partial = np.empty((table[PROBLEM, CUTS], 4, channel))
         planar_moments_chunk(src, np.intp(0), table, partial, np.intp(0))
@@ -184,7 +179,7 @@ def plain_mean(src, table, b, c):
 @maker
 def gradient_of_array(grad, src, out, mean, rstd, gamma, training, dgamma, dbeta, batch, outer, channel, inner, run):
     """dgamma, dbeta : float64 (channel * inner / run,)"""
-    table, interleaved = table_of(batch, outer, channel, inner, run, src.itemsize, WHOLE_ROW_BYTES)
+    table, interleaved = table_of(batch, outer, channel, inner, run, src.itemsize, False)
     sums = np.empty((2, batch * channel * (inner // run)))
     if interleaved:
         interleaved_backward_chunk(grad, src, None, out, None, mean, rstd, gamma, None, None, sums, training, None, 0, table, np.intp(0))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.affine import origin_near
 from fastnorm.element.bits import compact, wide_vectors
-from fastnorm.element.moments import EMPTY, Moments, about_shift, lopsided, merge, reciprocal_std, rounded_mean, variance
+from fastnorm.element.moments import EMPTY, Moments, about_shift, lopsided, merge, reciprocal_std, rescaled, root, rounded_mean, variance
 from fastnorm.element.storage import as_compute, at, cut, load, row, write, zero_of
 from fastnorm.kernels.columns import SUMMED_BYTES, clear, copy_run, merge_columns, moments_of_columns, moments_of_rows, unfold
 from fastnorm.kernels.dealing import deal
@@ -31,6 +31,7 @@ from fastnorm.kernels.walk import (
 from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, COLUMNS, CUTS, FOLD, INNER, PROBLEM, SRC, START, STEP_OUTER
 
 MEAN, LOW, VARIANCE, RSTD = 0, 1, 2, 3
+MEAN_OF, VARIANCE_OF, STD_OF = 0, 1, 2
 # Elements of a run up to which all runs of a statistic are summed about one shift: the mean of the first elements of four of them.
 SHORT, GUESSES = 1024, 4
 
@@ -170,35 +171,6 @@ def moments_of_block(src, centre, table, b, column, n, begin, end, moments, bloc
 
 
 @chunk_body
-def interleaved_moments_chunk(src, centre, table, partial, chunk):
-    compact()
-    cuts = table[PROBLEM, CUTS]
-    first, last = span(units_of_columns(table), table[PROBLEM, CHUNKS], chunk)
-    width = table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD]
-    moments = vectors(0.0, 4, width)
-    block_moments = vectors(0.0, 4, width)
-    sums = vectors_beside(zero_of(src), 3, width, src, table[SRC, START])
-    for unit in range(first, last):
-        tile = unit // cuts
-        part = unit - tile * cuts
-        b, column, n = tile_of_columns(table, tile)
-        begin, end = row_span(table, part)
-        count = moments_of_block(src, centre, table, b, column, n, begin, end, moments, block_moments, sums)
-        columns = partial.shape[2]
-        place = b * table[PROBLEM, CHANNEL] * table[PROBLEM, INNER] + column
-        counts = row(moments, 0)
-        for i in range(n):
-            counts[i] = count
-        for field in range(4):
-            copy_run(cut(row(partial, part), field * columns + place, n), row(moments, field), n)
-
-
-@driver
-def interleaved_moments(crew, src, centre, table, partial):
-    deal(crew, interleaved_moments_chunk, table[PROBLEM, CHUNKS], (src, centre, table, partial))
-
-
-@chunk_body
 def record_columns(stats, first_stat, count, moments, n, grouped, inner, eps):
     """Statistics of n columns, `inner` of which belong to each."""
     wide_vectors()
@@ -213,7 +185,9 @@ def record_columns(stats, first_stat, count, moments, n, grouped, inner, eps):
             write(means, i, high)
             write(lows, i, rest)
             write(variances, i, var)
-            write(rstds, i, reciprocal_std(var, eps))
+        if eps >= 0.0:
+            for i in range(n):
+                write(rstds, i, reciprocal_std(at(variances, i), eps))
     else:
         for k in range(n // inner):
             a = k * inner
@@ -221,9 +195,71 @@ def record_columns(stats, first_stat, count, moments, n, grouped, inner, eps):
             record(stats, first_stat + k, part, eps)
 
 
+@chunk_body
+def put_averages(out, count, moments, n, what, times, by):
+    """What is asked for of n columns, in the dtype of `out`: four float64 numbers of each cost more than the sums of a few rows."""
+    wide_vectors()
+    mean, low, m2 = row(moments, 1), row(moments, 2), row(moments, 3)
+    if what == MEAN_OF:
+        for i in range(n):
+            write(out, i, rounded_mean(Moments(count, at(mean, i), at(low, i), at(m2, i)))[0])
+        return
+    for i in range(n):
+        m2[i] = variance(Moments(count, mean[i], low[i], m2[i]))
+    if times != by:
+        for i in range(n):
+            m2[i] = rescaled(m2[i], times, by)
+    if what == STD_OF:
+        for i in range(n):
+            m2[i] = root(m2[i])
+    for i in range(n):
+        write(out, i, at(m2, i))
+
+
+@chunk_body
+def interleaved_moments_chunk(src, centre, table, partial, stats, eps, grouped, averages, chunk):
+    """Uncut columns go straight to their statistics, or averages."""
+    compact()
+    cuts, channel, inner = table[PROBLEM, CUTS], table[PROBLEM, CHANNEL], table[PROBLEM, INNER]
+    first, last = span(units_of_columns(table), table[PROBLEM, CHUNKS], chunk)
+    width = table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD]
+    moments = vectors(0.0, 4, width)
+    block_moments = vectors(0.0, 4, width)
+    sums = vectors_beside(zero_of(src), 3, width, src, table[SRC, START])
+    for unit in range(first, last):
+        tile = unit // cuts
+        part = unit - tile * cuts
+        b, column, n = tile_of_columns(table, tile)
+        begin, end = row_span(table, part)
+        count = moments_of_block(src, centre, table, b, column, n, begin, end, moments, block_moments, sums)
+        if cuts == 1:
+            first_stat = b * channel + column // inner
+            if averages is None:
+                record_columns(stats, first_stat, count, moments, n, grouped, inner, eps)
+            else:
+                put_averages(cut(averages[0], first_stat, n), count, moments, n, averages[1], averages[2], averages[3])
+            continue
+        columns = partial.shape[2]
+        place = b * channel * inner + column
+        counts = row(moments, 0)
+        for i in range(n):
+            counts[i] = count
+        for field in range(4):
+            copy_run(cut(row(partial, part), field * columns + place, n), row(moments, field), n)
+
+
+@driver
+def interleaved_moments(crew, src, centre, table, partial, stats, eps, grouped, averages):
+    """averages : None; or, in place of `stats`, a vector for uncut columns with a statistic each, which of MEAN_OF, VARIANCE_OF, STD_OF
+    comes there, and two numbers that a variance is multiplied with and divided by"""
+    deal(crew, interleaved_moments_chunk, table[PROBLEM, CHUNKS], (src, centre, table, partial, stats, eps, grouped, averages))
+
+
 @driver
 def interleaved_merge(table, partial, stats, eps, grouped):
-    """Row cuts in order, vectorized over the columns; then the columns of a statistic."""
+    """Row cuts in order, vectorized over the columns; then the columns of a statistic. Of one cut there is nothing to do."""
+    if table[PROBLEM, CUTS] == 1:
+        return
     n = partial.shape[2]
     total = partial[0]
     mean, low, m2 = row(total, 1), row(total, 2), row(total, 3)

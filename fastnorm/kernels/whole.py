@@ -196,7 +196,7 @@ def normalize_columns_in_two(crew, x, gamma, beta, running_mean, running_var, ou
         return False
     src, columns = x.reshape(-1), table[PROBLEM, CHANNEL] * table[PROBLEM, INNER]
     partial = np.empty((table[PROBLEM, CUTS], 4, columns))
-    interleaved_moments(crew, src, 0, table, partial)
+    interleaved_moments(crew, src, 0, table, partial, stats, eps, grouped, None)
     interleaved_merge(table, partial, stats, eps, grouped)
     parameters = row(stats, MEAN), row(stats, LOW), row(stats, RSTD), double(gamma), double(beta)
     interleaved_apply(crew, src, None, out.reshape(-1), *parameters, None, None, None, grouped, table)

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastnorm import kernels
 from fastnorm.ops import passes
+from fastnorm.ops.launch import Launch
 from fastnorm.ops.scaling import rescale
 from fastnorm.plan.geometry import BATCH, KEPT, REDUCED
 from fastnorm.plan.intake import as_array, check_out, is_float, needs_detour, number, writes_twice
@@ -116,7 +117,7 @@ def _turn(x: Array, out: Array, centre: Array, factor: Array) -> None:
         computed = np.empty(out.shape, out.dtype.newbyteorder("="))
         problem = arrange(_LAYOUT, (x, computed, None, None, None), get_num_threads())
     operands = passes.storages(problem)
-    passes.Launch(problem, kernels.images, "turn_images")(operands[0], operands[1], parameters, problem.table)
+    Launch(problem, kernels.images, "turn_images")(operands[0], operands[1], parameters, problem.table)
     problem.finish()
     if computed is not out:
         np.copyto(out, computed)

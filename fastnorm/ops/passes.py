@@ -13,49 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnorm import kernels
+from fastnorm.ops.launch import Driver, Launch
 from fastnorm.plan.memory import kind_of
 from fastnorm.plan.problem import Problem
 from fastnorm.plan.table import EXTRA
-from fastnorm.runtime.threads import crew_for
 
 Vector = NDArray[np.float64] | None
 Statistics = NDArray[np.float64]  # (4, batch * channel): mean, its low part, variance, 1 / sqrt(var + eps)
 Gradients = tuple[NDArray[np.float64], NDArray[np.float64]]  # of gamma, of beta
 Sums = NDArray[np.float64]  # (2, batch * parameters): of the gradient, and of its products with x - mean
 Storages = Sequence[Any]  # of the operands src, out, extra, grad, grad_extra
-
-
-class Driver:
-    """A driver that is called with arguments of the same types every time: Numba finds them anew in every call, and takes 1 to 3 us."""
-
-    def __init__(self, room: Any, name: str) -> None:
-        self._driver = getattr(room, name)
-        self._entry: Callable[..., Any] | None = None
-        self._calls = 0
-
-    def __call__(self, *arguments: Any) -> None:
-        if self._entry is not None:
-            self._entry(*arguments)
-            return
-        self._driver(*arguments)
-        self._calls += 1
-        if self._calls == 2:
-            self._entry = self._driver.overloads[tuple(self._driver.typeof_pyval(a) for a in arguments)].entry_point
-
-
-class Launch(Driver):
-    """One whose first argument is the crew: whether several threads share its work."""
-
-    def __init__(self, problem: Problem, room: Any, name: str) -> None:
-        super().__init__(room, name)
-        self._shared = problem.geometry.size if problem.schedule.parallel else 0
-
-    def __call__(self, *arguments: Any) -> None:
-        crew = crew_for(self._shared) if self._shared else 0
-        if self._entry is not None:
-            self._entry(crew, *arguments)
-        else:
-            super().__call__(crew, *arguments)
 
 
 def storages(problem: Problem) -> Storages:
@@ -179,17 +146,47 @@ def moments_pass(problem: Problem, eps: float, centre: Any) -> Callable[[Any], S
             return stats
 
         return walk_rows
-    planar = schedule.planar
-    launch = Launch(problem, room, "planar_moments" if planar else "interleaved_moments")
-    merge = Driver(room, "planar_merge" if planar else "interleaved_merge")
-    shape = (schedule.cuts, 4, geometry.statistics if planar else geometry.batch * geometry.columns)
-    options = of_columns(problem)
+    if not schedule.planar:
+        return _columns_pass(problem, eps, centre)
+    launch, merge = Launch(problem, room, "planar_moments"), Driver(room, "planar_merge")
+    shape = (schedule.cuts, 4, geometry.statistics)
 
     def walk(src: Any) -> Statistics:
         partial, stats = np.empty(shape), np.empty((4, geometry.statistics))
         launch(src, centre, table, partial)
-        merge(table, partial, stats, eps, *options)
+        merge(table, partial, stats, eps)
         return stats
+
+    return walk
+
+
+def _columns_pass(problem: Problem, eps: float, centre: Any) -> Callable[[Any], Statistics]:
+    geometry, cuts, table = problem.geometry, problem.schedule.cuts, problem.table
+    launch, merge = Launch(problem, kernels.moments, "interleaved_moments"), Driver(kernels.moments, "interleaved_merge")
+    shape, (grouped,) = (cuts if cuts > 1 else 0, 4, geometry.batch * geometry.columns), of_columns(problem)
+
+    def walk(src: Any) -> Statistics:
+        partial, stats = np.empty(shape), np.empty((4, geometry.statistics))
+        launch(src, centre, table, partial, stats, eps, grouped, None)
+        if cuts > 1:
+            merge(table, partial, stats, eps, grouped)
+        return stats
+
+    return walk
+
+
+def averages_pass(problem: Problem, dtype: Any) -> Callable[[Any, int, float, float], NDArray[Any]] | None:
+    """A function of the source, MEAN_OF, VARIANCE_OF or STD_OF of `kernels.moments`, and two numbers that a variance is multiplied with
+    and divided by; None where statistics have to be merged. Its bits are those of `moments_pass`, rounded to the dtype."""
+    geometry, schedule, table = problem.geometry, problem.schedule, problem.table
+    if schedule.planar or schedule.cuts > 1 or geometry.inner > 1:
+        return None
+    launch, partial, (grouped,) = Launch(problem, kernels.moments, "interleaved_moments"), np.empty((0, 4, 0)), of_columns(problem)
+
+    def walk(src: Any, what: int, times: float, by: float) -> NDArray[Any]:
+        averages = np.empty(geometry.statistics, dtype)
+        launch(src, 0, table, partial, None, 0.0, grouped, (averages, what, times, by))
+        return averages
 
     return walk
 
@@ -199,10 +196,14 @@ def reduction(problem: Problem, tag: str) -> NDArray[np.float64]:
     geometry, schedule, room = problem.geometry, problem.schedule, kernels.reduce
     src, _, given, _, _ = storages(problem)
     columns = geometry.statistics if schedule.planar else geometry.batch * geometry.columns
-    partial, numbers = np.empty((schedule.cuts, 4, columns)), np.empty((4, geometry.statistics))
+    partial = np.empty((schedule.cuts, 4, columns))
     reduction = kernels.operands.REDUCTIONS[tag]
     launch = Launch(problem, room, "planar_reduce" if schedule.planar else "interleaved_reduce")
     launch(reduction, src, given, problem.table, partial)
+    if partial.shape == (1, 4, geometry.statistics):
+        numbers: NDArray[np.float64] = partial[0]  # nothing to join
+        return numbers
+    numbers = np.empty((4, geometry.statistics))
     room.union_of_parts(reduction, partial, numbers)
     return numbers
 

@@ -23,6 +23,8 @@ from fastnorm.runtime import threads
 
 Array = NDArray[Any]
 NO_VALUE: Any = np._NoValue
+MEAN_OF, VARIANCE_OF, STD_OF = 0, 1, 2  # of `kernels.moments`
+NO_RSTD = -1.0  # in place of eps
 
 # Flags of NumPy: C-contiguous and aligned; and writable, without which a type is another one to Numba.
 _PLAIN, _WRITABLE = 0x0101, 0x0400
@@ -31,7 +33,7 @@ _LONGEST_RUN = 1 << 40
 # Elements beyond which 100 us do not count, but reading again what turned out to hold a NaN does; and beyond which the first are looked at.
 _MOST_ELEMENTS, _MANY = 1 << 21, 1 << 18
 # Statistics that are looked through for NaN by one product.
-_MOST_STATISTICS = 4096
+_MOST_STATISTICS = 1 << 20
 _MOST_WALKS = 4096
 
 
@@ -39,6 +41,7 @@ class _Walk(NamedTuple):
     """Over some axes of arrays of one shape, dtype and memory."""
 
     moments: Callable[[Any], Array]
+    averages: Callable[[Any, int, float, float], Array] | None  # of `passes.averages_pass`, where the result has its order
     storage: Callable[[Array], Any]  # of an array, for them
     sizes: tuple[int, ...] | None  # of the kept axes as they lie in memory, where that is not the order of the result
     back: tuple[int, ...]
@@ -55,8 +58,7 @@ def quick_mean(a: Any, axis: Any, out: Any = None, keepdims: Any = NO_VALUE) -> 
     if axis is None:
         whole = _moments_of_all(a)
         return None if whole is None else _scalar(a, whole[0], out, keepdims)
-    found = _moments_along(a, axis, 0)
-    return None if found is None else _result(a, found[1][0], found[0], out, keepdims)
+    return _average(a, axis, MEAN_OF, 0, out, keepdims)
 
 
 def quick_var(a: Any, axis: Any, ddof: Any, root: bool = False, out: Any = None, keepdims: Any = NO_VALUE) -> Any:
@@ -68,12 +70,7 @@ def quick_var(a: Any, axis: Any, ddof: Any, root: bool = False, out: Any = None,
             return None
         value = whole[1] if ddof == 0 else whole[1] * a.size / (a.size - ddof)
         return _scalar(a, math.sqrt(value) if root else value, out, keepdims)
-    found = _moments_along(a, axis, ddof)
-    if found is None:
-        return None
-    walk, stats = found
-    var = stats[2] if ddof == 0 else stats[2] * walk.length / (walk.length - ddof)
-    return _result(a, np.sqrt(var) if root else var, walk, out, keepdims)
+    return _average(a, axis, STD_OF if root else VARIANCE_OF, ddof, out, keepdims)
 
 
 def quick_mean_var(a: Any, axis: Any, ddof: Any) -> tuple[Any, Any] | None:
@@ -85,10 +82,12 @@ def quick_mean_var(a: Any, axis: Any, ddof: Any) -> tuple[Any, Any] | None:
         if whole is None or ddof >= a.size:
             return None
         return np.float64(whole[0]), np.float64(whole[1] * a.size / (a.size - ddof))
-    found = _moments_along(a, axis, ddof)
-    if found is None:
+    walk = _walk_along(a, axis)
+    if walk is None or ddof >= walk.length:
         return None
-    walk, stats = found
+    stats = _finite_moments(a, walk)
+    if stats is None:
+        return None
     mean, var = stats[0], stats[2] * walk.length / (walk.length - ddof)  # as the general way has it, also without ddof
     return mean.reshape(walk.kept)[()], var.reshape(walk.kept)[()]
 
@@ -99,11 +98,27 @@ def _scalar(a: Array, value: float, out: Any, keepdims: Any) -> Any:
     return _deliver(np.array(value), a, (), (1,) * a.ndim, out, keepdims)
 
 
+def _average(a: Any, axis: Any, what: int, ddof: int, out: Any, keepdims: Any) -> Any:
+    walk = _walk_along(a, axis)
+    if walk is None or ddof >= walk.length:
+        return None
+    if walk.averages is not None:
+        times, by = (1.0, 1.0) if ddof == 0 else (float(walk.length), float(walk.length - ddof))
+        values = walk.averages(walk.storage(a), what, times, by)
+        return _result(a, values, walk, out, keepdims) if _finite(values) else None
+    stats = _finite_moments(a, walk)
+    if stats is None:
+        return None
+    if what == MEAN_OF:
+        return _result(a, stats[0].astype(result_dtype(a.dtype)), walk, out, keepdims)
+    var = stats[2] if ddof == 0 else stats[2] * walk.length / (walk.length - ddof)
+    return _result(a, (np.sqrt(var) if what == STD_OF else var).astype(result_dtype(a.dtype)), walk, out, keepdims)
+
+
 def _result(a: Array, values: Array, walk: _Walk, out: Any, keepdims: Any) -> Any:
     if out is not None or keepdims is not NO_VALUE:
         return _deliver(values, a, walk.kept, walk.full, out, keepdims)
-    result = values.astype(result_dtype(a.dtype))
-    return result if len(walk.kept) == 1 else result.reshape(walk.kept)[()]
+    return values if len(walk.kept) == 1 else values.reshape(walk.kept)[()]
 
 
 def _deliver(values: Array, a: Array, kept: tuple[int, ...], full: tuple[int, ...], out: Any, keepdims: Any) -> Any:
@@ -119,22 +134,19 @@ def _deliver(values: Array, a: Array, kept: tuple[int, ...], full: tuple[int, ..
     return out
 
 
-def _finite(stats: Array) -> bool:
-    means = stats[0]
-    return math.isfinite(means.dot(means))
+def _finite(values: Array) -> bool:
+    """Whether all are; sums of squares beyond the range of the dtype only say that the general way has to look."""
+    return math.isfinite(values.dot(values))
 
 
-def _moments_along(a: Any, axis: Any, ddof: int) -> tuple[_Walk, Array] | None:
-    """How they were found, and finite moments (4, statistics)."""
-    walk = _walk_along(a, axis)
-    if walk is None or ddof >= walk.length:
-        return None
+def _finite_moments(a: Array, walk: _Walk) -> Array | None:
+    """(4, statistics), in the order of the result."""
     stats = walk.moments(walk.storage(a))
-    if not _finite(stats):
+    if not _finite(stats[0]):
         return None
     if walk.sizes is not None:
         stats = stats.reshape(4, *walk.sizes).transpose(walk.back).reshape(4, -1)
-    return walk, stats
+    return stats
 
 
 def _moments_of_all(a: Any) -> tuple[float, float] | None:
@@ -209,7 +221,8 @@ def _make_walk(a: Array, axis: Any) -> _Walk | None:
     sizes = None if walk.sizes == kept and sorted(walk.back) == list(walk.back) else walk.sizes
     full = tuple(1 if k in axes else n for k, n in enumerate(a.shape))
     back = (0, *(1 + k for k in walk.back))
-    return _Walk(passes.moments_pass(walk.problem, 0.0, 0), storage, sizes, back, kept, full, count_of(a, axes))
+    averages = passes.averages_pass(walk.problem, result_dtype(a.dtype)) if sizes is None and result_dtype(a.dtype).char in "fd" else None
+    return _Walk(passes.moments_pass(walk.problem, NO_RSTD, 0), averages, storage, sizes, back, kept, full, count_of(a, axes))
 
 
 def _storage_of_turned(flatten: Callable[[Any], Any], turned: tuple[int, ...]) -> Callable[[Array], Any]:

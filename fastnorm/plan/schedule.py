@@ -28,9 +28,10 @@ WRITTEN_ROW_BYTES = 2560
 # Bytes up to which a row is not cut into column tiles. Two tiles of 4096 bytes skip every other page: inference on
 # (1568, 2048) took 2.7 instead of 1.9 ms. Narrow tiles, all rows of which fit L2, were twice as slow in training.
 WHOLE_ROW_BYTES = 8192
-# The same, where rows are only read: pieces of 4096 bytes are too short for a processor to fetch ahead. The moments of
-# (10000, 10000) took 31 ms in pieces and 21 whole, one core of a Zen.
-WHOLE_READ_BYTES = 65536
+# The same of both, where so many rows are only read: pieces of 4096 bytes are too short for a processor to fetch ahead. Variances of
+# (10000, 10000) took 35.6 ms in such pieces, 30.2 in these and 34.1 whole, where the scratch memory of sums is more than L2 holds; but of
+# (128, 16384) 0.9, 1.27 and 1.67, of (4, 16384) 44, 46 and 53 us (two cores of a Zen 3).
+READ_PIECE_BYTES, MANY_ROWS = 16384, 2048
 # Shorter planes than this are read as columns, if there are rows enough to vectorize over them. Training of (16, 128, 14, 14) took
 # 127 us as planes and 237 as columns; planes of 13 x 13 took as long, and from memory 1.5 times as long.
 SHORT_RUN = 192
@@ -261,7 +262,7 @@ def _interleaved(
     two_phases: bool,
     read_only: bool,
 ) -> Schedule:
-    columns = columns_of_tile(geometry.channel, geometry.inner, compute_bytes, WHOLE_READ_BYTES if read_only else WHOLE_ROW_BYTES)
+    columns = columns_of_tile(geometry.channel, geometry.inner, compute_bytes, read_only and geometry.outer >= MANY_ROWS)
     small = geometry.size < PARALLEL_ELEMENTS
     narrow = _narrow_tile(geometry, compute_bytes) if two_phases and not small and geometry.columns < FUSED_TILES * columns else 0
     columns = narrow or columns
@@ -307,11 +308,12 @@ def cuts_of(elements: int) -> int:
     return max(1, min(MAX_CUTS, elements // CUT_ELEMENTS))
 
 
-def columns_of_tile(channel: int, inner: int, compute_bytes: int, whole_bytes: int) -> int:
-    """Columns of a row that is cut, beyond whole_bytes, into tiles of equal width that do not cut a statistic."""
+def columns_of_tile(channel: int, inner: int, compute_bytes: int, many_read: bool) -> int:
+    """Columns of a row, or of tiles of equal width that do not cut a statistic. many_read : whether many rows are only read"""
     columns = channel * inner
+    whole_bytes, piece_bytes = (READ_PIECE_BYTES, READ_PIECE_BYTES) if many_read else (WHOLE_ROW_BYTES, ROW_BYTES)
     if columns * compute_bytes > whole_bytes:
-        tiles = -(-columns // max(inner, ROW_BYTES // compute_bytes // inner * inner))
+        tiles = -(-columns // max(inner, piece_bytes // compute_bytes // inner * inner))
         columns = -(-channel // tiles) * inner
     return columns
 

@@ -1,0 +1,42 @@
+"""Calls of drivers, with what Numba finds out anew in every call remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastnorm.plan.problem import Problem
+from fastnorm.runtime.threads import crew_for
+
+
+class Driver:
+    """A driver that is called with arguments of the same types every time: Numba finds them anew in every call, and takes 1 to 3 us."""
+
+    def __init__(self, room: Any, name: str) -> None:
+        self._driver = getattr(room, name)
+        self._entry: Callable[..., Any] | None = None
+        self._calls = 0
+
+    def __call__(self, *arguments: Any) -> None:
+        if self._entry is not None:
+            self._entry(*arguments)
+            return
+        self._driver(*arguments)
+        self._calls += 1
+        if self._calls == 2:
+            self._entry = self._driver.overloads[tuple(self._driver.typeof_pyval(a) for a in arguments)].entry_point
+
+
+class Launch(Driver):
+    """One whose first argument is the crew: whether several threads share its work."""
+
+    def __init__(self, problem: Problem, room: Any, name: str) -> None:
+        super().__init__(room, name)
+        self._shared = problem.geometry.size if problem.schedule.parallel else 0
+
+    def __call__(self, *arguments: Any) -> None:
+        crew = crew_for(self._shared) if self._shared else 0
+        if self._entry is not None:
+            self._entry(crew, *arguments)
+        else:
+            super().__call__(crew, *arguments)
