@@ -155,7 +155,25 @@ def _suffix(vector: Any) -> str:
     return f"v{vector.count}{letter}"
 
 
-# Conversions of the two 16-bit floats, as code, of numbers and of vectors: they are part of the loads and stores of `storage`.
+# Conversions, as code, of numbers and of vectors: they are part of the loads and stores of `storage`.
+
+
+def as_floats(builder: Any, word: Any, bits: int) -> Any:
+    return builder.bitcast(word, _as(word.type, float_type(bits)))
+
+
+def truths_as_floats(builder: Any, word: Any) -> Any:
+    """1.0 for every byte that is not 0."""
+    return builder.uitofp(builder.icmp_unsigned("!=", word, _all(word.type, _I8, 0)), _as(word.type, float_type(64)))
+
+
+def integers_as_floats(builder: Any, word: Any, signed: bool) -> Any:
+    return (builder.sitofp if signed else builder.uitofp)(word, _as(word.type, float_type(64)))
+
+
+def floor(builder: Any, value: Any) -> Any:
+    kind = ir.FunctionType(value.type, [value.type])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.floor.{_suffix(value.type)}"), [value])
 
 
 def widen_half(builder: Any, word: Any) -> Any:

@@ -6,6 +6,7 @@ before. A formula without a branch serves both: numbers and `Lanes` are added, s
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
@@ -16,7 +17,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic
 
 from fastnorm.element import bits
-from fastnorm.element.storage import BFloat16, Half, array_of, bits_of, compute_type, is_tagged, load, store
+from fastnorm.element.storage import array_of, bits_of, compute_type, decode, is_strided, load, store
 
 
 class Lanes(types.Type):
@@ -77,11 +78,21 @@ _binary(operator.gt, "fcmp_ordered", ">")
 _binary(operator.eq, "fcmp_ordered", "==")
 
 
+@infer_global(math.floor)
+class _FloorTyping(AbstractTemplate):
+    def generic(self, arguments: Any, keywords: Any) -> Any:
+        return signature(*arguments, *arguments) if len(arguments) == 1 and isinstance(arguments[0], Lanes) else None
+
+
+@lower_builtin(math.floor, Lanes)
+def _floor(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    return bits.floor(builder, arguments[0])
+
+
 def _kind(storage: Any) -> Any:
-    """Lanes of the compute dtype where elements lie side by side as floats; else its numbers, one at a time."""
+    """Lanes of the compute dtype where elements lie side by side; else its numbers, one at a time."""
     number = compute_type(storage)
-    plain = isinstance(storage, types.Array) and isinstance(storage.dtype, types.Float)
-    return Lanes(number) if plain or is_tagged(storage, Half) or is_tagged(storage, BFloat16) else number
+    return number if is_strided(storage) else Lanes(number)
 
 
 def have_lanes(*storages: Any) -> bool:
@@ -125,9 +136,7 @@ def load_lanes(typing_context: Any, run: Any, index: Any, count: Any, like: Any)
         place = builder.gep(array_of(context, builder, run, arguments[0]).data, [arguments[1]], inbounds=True)
         mask = None if count is types.none else bits.first_lanes(builder, arguments[2], kind.count)
         raw = bits.load_vector(builder, place, kind.count, mask, bits_of(run) // 8)
-        if is_tagged(run, Half):
-            return bits.widen_half(builder, raw)
-        return bits.widen_bfloat16(builder, raw) if is_tagged(run, BFloat16) else raw
+        return raw if isinstance(run, types.Array) and isinstance(run.dtype, types.Float) else decode(builder, run, raw)
 
     return kind(run, types.intp, types.none if count is types.none else types.intp, like), generate
 

@@ -94,8 +94,8 @@ def bits_of(storage: Any) -> int:
     return 8 if dtype == types.boolean else int(dtype.bitwidth)
 
 
-def _decode(builder: Any, storage: Any, raw: Any) -> Any:
-    """Value in the compute type of the bits of an element."""
+def decode(builder: Any, storage: Any, raw: Any) -> Any:
+    """Value in the compute type of the bits of an element; of a vector of them, all values."""
     sample = storage[_SAMPLE] if is_tagged(storage, Strided) else storage
     if is_tagged(sample, Half):
         return bits.widen_half(builder, raw)
@@ -103,11 +103,10 @@ def _decode(builder: Any, storage: Any, raw: Any) -> Any:
         return bits.widen_bfloat16(builder, raw)
     dtype = sample.dtype
     if isinstance(dtype, types.Float):
-        return builder.bitcast(raw, bits.float_type(dtype.bitwidth))
+        return bits.as_floats(builder, raw, dtype.bitwidth)
     if dtype == types.boolean:
-        raw = builder.zext(builder.icmp_unsigned("!=", raw, raw.type(0)), raw.type)
-    signed = isinstance(dtype, types.Integer) and dtype.signed
-    return (builder.sitofp if signed else builder.uitofp)(raw, bits.float_type(64))
+        return bits.truths_as_floats(builder, raw)
+    return bits.integers_as_floats(builder, raw, isinstance(dtype, types.Integer) and dtype.signed)
 
 
 def _encode(context: Any, builder: Any, storage: Any, value: Any, value_type: Any) -> Any:
@@ -137,11 +136,11 @@ def load(typing_context: Any, run: Any, index: Any) -> Any:
             memory = context.make_array(run[_MEMORY])(context, builder, builder.extract_value(value, _MEMORY))
             swapped = builder.extract_value(value, _SWAPPED)
             raw = bits.load_unaligned(builder, memory.data, _byte(builder, value, at), bits_of(run), swapped)
-            return _decode(builder, run, raw)
+            return decode(builder, run, raw)
         element = bits.as_source(builder, builder.load(builder.gep(array_of(context, builder, run, value).data, [at], inbounds=True)))
         if isinstance(run, types.Array) and isinstance(run.dtype, types.Float):
             return element
-        return _decode(builder, run, element)
+        return decode(builder, run, element)
 
     return compute_type(run)(run, types.intp), generate
 

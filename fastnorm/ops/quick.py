@@ -105,7 +105,9 @@ def _average(a: Any, axis: Any, what: int, ddof: int, out: Any, keepdims: Any) -
     if walk.averages is not None:
         times, by = (1.0, 1.0) if ddof == 0 else (float(walk.length), float(walk.length - ddof))
         values = walk.averages(walk.storage(a), what, times, by)
-        return _result(a, values, walk, out, keepdims) if _finite(values) else None
+        if not _finite(values):
+            return None
+        return _result(a, values.astype(np.float16) if a.dtype.char == "e" else values, walk, out, keepdims)
     stats = _finite_moments(a, walk)
     if stats is None:
         return None
@@ -221,7 +223,8 @@ def _make_walk(a: Array, axis: Any) -> _Walk | None:
     sizes = None if walk.sizes == kept and sorted(walk.back) == list(walk.back) else walk.sizes
     full = tuple(1 if k in axes else n for k, n in enumerate(a.shape))
     back = (0, *(1 + k for k in walk.back))
-    averages = passes.averages_pass(walk.problem, result_dtype(a.dtype)) if sizes is None and result_dtype(a.dtype).char in "fd" else None
+    found = np.float32 if a.dtype.char == "f" else np.float64  # and rounded once more where the result has 16 bits, as the general way does
+    averages = passes.averages_pass(walk.problem, found) if sizes is None else None
     return _Walk(passes.moments_pass(walk.problem, NO_RSTD, 0), averages, storage, sizes, back, kept, full, count_of(a, axes))
 
 
