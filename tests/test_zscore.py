@@ -17,6 +17,7 @@ from scipy import stats
 from tolerance import assert_within
 
 import fastnorm as fn
+from fastnorm.ops import zscores
 
 NAN = np.nan
 CUBE = Problem((5, 4, 6))
@@ -44,6 +45,19 @@ def check_against_scipy(a: Any, **options: Any) -> None:
 def test_the_signature_is_that_of_scipy() -> None:
     found = {name: p.default for name, p in inspect.signature(fn.zscore).parameters.items()}
     assert found == {name: p.default for name, p in inspect.signature(stats.zscore).parameters.items()}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(2, 5003), (9, 40), (700, 3), (1, 6), (4, 5, 6), (3, 2000)], ids=str)
+def test_the_short_way_gives_the_bits_of_the_general_one(monkeypatch: pytest.MonkeyPatch, dtype: Any, shape: tuple[int, ...]) -> None:
+    a = cases.sample(Problem(shape, 0), dtype)
+    calls = [(axis, ddof) for axis in (None, *range(len(shape)), (0, len(shape) - 1)) for ddof in (0, 1, 0.5)]
+    short = [outcome(fn.zscore, a, axis=axis, ddof=ddof) for axis, ddof in calls]
+    monkeypatch.setattr(zscores, "_scores_of_finite", lambda *arguments: None)
+    for (found, texts), (axis, ddof) in zip(short, calls, strict=True):
+        general, said = outcome(fn.zscore, a, axis=axis, ddof=ddof)
+        assert found.tobytes() == general.tobytes(), (axis, ddof)
+        assert texts == said
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

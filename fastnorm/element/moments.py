@@ -129,6 +129,21 @@ def reciprocal_std(var, eps):
     return 1.0 / math.sqrt(var + eps)
 
 
+@element
+def score_factor(mean, var, count, free, eps):
+    """What distances from the mean are multiplied with for standard scores; NaN where the standard deviation is no more than the rounding
+    of the mean. free : degrees of freedom of the variance"""
+    std = math.sqrt(var if count == free else rescaled(var, count, free))
+    return math.nan if std <= eps * abs(mean) else 1.0 / std
+
+
+@element
+def may_be_constant(mean, var, limit):
+    """Whether no element need be farther from the mean than limit * mean: the largest deviation is at least the standard deviation."""
+    distance = limit * mean
+    return var < distance * distance
+
+
 @rounded
 def moving_average(running, batch, momentum, bessel):
     """Source: Ioffe, Szegedy 2015, section 3.1; momentum is the weight of the new batch."""

@@ -17,14 +17,14 @@ class Driver:
         self._entry: Callable[..., Any] | None = None
         self._calls = 0
 
-    def __call__(self, *arguments: Any) -> None:
+    def __call__(self, *arguments: Any) -> Any:
         if self._entry is not None:
-            self._entry(*arguments)
-            return
-        self._driver(*arguments)
+            return self._entry(*arguments)
+        result = self._driver(*arguments)
         self._calls += 1
         if self._calls == 2:
             self._entry = self._driver.overloads[tuple(self._driver.typeof_pyval(a) for a in arguments)].entry_point
+        return result
 
 
 class Launch(Driver):
