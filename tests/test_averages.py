@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tolerance import HALF_ULP, assert_within
 
 import fastnorm as fn
-from fastnorm.ops import quick, widening
+from fastnorm.ops import averages, quick, widening
 from fastnorm.plan import problem, schedule
 
 AVERAGES = ("mean", "var", "std", "nanmean", "nanvar", "nanstd")
@@ -114,6 +114,38 @@ def test_without_nan_the_bits_of_the_plain_function(dtype: Any) -> None:
             for options in ({}, {"keepdims": True}):
                 plain, same = getattr(fn, name)(a, axis, **options), getattr(fn, f"nan{name}")(a, axis, **options)
                 np.testing.assert_array_equal(plain, same)
+
+
+@pytest.mark.parametrize("holes", [(np.nan,), (np.inf,), (np.nan, np.inf), (np.inf, -np.inf)], ids=str)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_the_short_way_with_nan_and_infinities(monkeypatch: pytest.MonkeyPatch, dtype: Any, holes: tuple[float, ...]) -> None:
+    """Bits and warnings of the general one, and what it is of NumPy in float64."""
+    arrays = []
+    for shape in ((300,), (100, 4), (4, 5003), (2, 3, 4, 5), (130, 70)):
+        a = cases.sample(Problem(shape, 0), np.float64).astype(dtype)
+        for hole in holes:
+            a[np.random.default_rng(a.ndim).random(shape) < 0.02] = hole
+        arrays += [a, np.asfortranarray(a), a[::-1]]
+    calls = [(name, a, axis) for name in AVERAGES for a in arrays for axis in (None, *range(a.ndim), tuple(range(a.ndim))[::2])]
+    short = [recorded(name, fn, a, axis) for name, a, axis in calls]
+    for way in ("quick_mean", "quick_var", "quick_nan"):
+        monkeypatch.setattr(averages, way, lambda *arguments, **options: None)
+    for (found, texts), (name, a, axis) in zip(short, calls, strict=True):
+        general, said = recorded(name, fn, a, axis)
+        np.testing.assert_array_equal(found, general)
+        assert (type(found), np.shape(found), texts) == (type(general), np.shape(general), said)
+        expected = recorded(name, np, a.astype(np.float64), axis)[0]
+        np.testing.assert_allclose(found, expected, *((1e-2, 1e-2) if dtype is np.float16 else (1e-5, 1e-5)))
+
+
+@pytest.mark.parametrize("ddof", [0, 1, 90])
+def test_degrees_of_freedom_of_what_is_not_nan(ddof: int) -> None:
+    a = cases.sample(Problem((100, 3)), np.float64)
+    a[:20, 0], a[50, 1] = np.nan, np.nan
+    for name in ("nanvar", "nanstd"):
+        (found, texts), (expected, said) = (recorded(name, library, a, 0, ddof=ddof) for library in (fn, np))
+        np.testing.assert_allclose(found, expected, 1e-12)
+        assert texts == said
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int16])

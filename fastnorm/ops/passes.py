@@ -191,21 +191,30 @@ def averages_pass(problem: Problem, dtype: Any) -> Callable[[Any, int, float, fl
     return walk
 
 
-def reduction(problem: Problem, tag: str) -> NDArray[np.float64]:
-    """The four numbers (4, statistics) of every statistic of the source, weighted by EXTRA. tag : of kernels.operands.REDUCTIONS"""
-    geometry, schedule, room = problem.geometry, problem.schedule, kernels.reduce
-    src, _, given, _, _ = storages(problem)
-    columns = geometry.statistics if schedule.planar else geometry.batch * geometry.columns
-    partial = np.empty((schedule.cuts, 4, columns))
+def reduction_pass(problem: Problem, tag: str) -> Callable[[Any, Any], NDArray[np.float64]]:
+    """The four numbers (4, statistics) of every statistic of a source, weighted by the second. tag : of kernels.operands.REDUCTIONS"""
+    geometry, schedule, room, table = problem.geometry, problem.schedule, kernels.reduce, problem.table
     reduction = kernels.operands.REDUCTIONS[tag]
+    shape = (schedule.cuts, 4, geometry.statistics if schedule.planar else geometry.batch * geometry.columns)
     launch = Launch(problem, room, "planar_reduce" if schedule.planar else "interleaved_reduce")
-    launch(reduction, src, given, problem.table, partial)
-    if partial.shape == (1, 4, geometry.statistics):
-        numbers: NDArray[np.float64] = partial[0]  # nothing to join
+    union = Driver(room, "union_of_parts") if shape != (1, 4, geometry.statistics) else None
+
+    def walk(src: Any, given: Any) -> NDArray[np.float64]:
+        partial = np.empty(shape)
+        launch(reduction, src, given, table, partial)
+        if union is None:
+            return partial.reshape(4, -1)
+        numbers = np.empty((4, geometry.statistics))
+        union(reduction, partial, numbers)
         return numbers
-    numbers = np.empty((4, geometry.statistics))
-    room.union_of_parts(reduction, partial, numbers)
-    return numbers
+
+    return walk
+
+
+def reduction(problem: Problem, tag: str) -> NDArray[np.float64]:
+    """Of the source of the problem, weighted by EXTRA."""
+    src, _, given, _, _ = storages(problem)
+    return reduction_pass(problem, tag)(src, given)
 
 
 def apply_pass(problem: Problem, eps: float | None, activation: Any) -> Callable[..., None]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from fastnorm import kernels
 from fastnorm.ops import passes
-from fastnorm.ops.reduction import begins_with_nan, count_of, layout_of, plan
+from fastnorm.ops.reduction import FEW, begins_with_nan, count_of, layout_of, plan
 from fastnorm.plan.intake import normalize_axes, result_dtype
 from fastnorm.plan.problem import Layout, arrange
 from fastnorm.plan.schedule import PARALLEL_ELEMENTS, TILE_BYTES
@@ -42,6 +43,7 @@ class _Walk(NamedTuple):
 
     moments: Callable[[Any], Array]
     averages: Callable[[Any, int, float, float], Array] | None  # of `passes.averages_pass`, where the result has its order
+    present: Callable[[], Callable[[Any, Any], Array]]  # of `passes.reduction_pass`: of what is not NaN
     storage: Callable[[Array], Any]  # of an array, for them
     sizes: tuple[int, ...] | None  # of the kept axes as they lie in memory, where that is not the order of the result
     back: tuple[int, ...]
@@ -54,23 +56,24 @@ _readers: dict[str, tuple[Callable[..., Any], Array]] = {}
 _walks: dict[Any, _Walk | None] = {}
 
 
-def quick_mean(a: Any, axis: Any, out: Any = None, keepdims: Any = NO_VALUE) -> Any:
+def quick_mean(a: Any, axis: Any, out: Any = None, keepdims: Any = NO_VALUE, omit: bool = False) -> Any:
+    """omit : whether NaN are left out, and a result that is NaN no result"""
     if axis is None:
-        whole = _moments_of_all(a)
+        whole = _moments_of_all(a, omit)
         return None if whole is None else _scalar(a, whole[0], out, keepdims)
-    return _average(a, axis, MEAN_OF, 0, out, keepdims)
+    return _average(a, axis, MEAN_OF, 0, out, keepdims, omit)
 
 
-def quick_var(a: Any, axis: Any, ddof: Any, root: bool = False, out: Any = None, keepdims: Any = NO_VALUE) -> Any:
+def quick_var(a: Any, axis: Any, ddof: Any, root: bool = False, out: Any = None, keepdims: Any = NO_VALUE, omit: bool = False) -> Any:
     if type(ddof) is not int:
         return None
     if axis is None:
-        whole = _moments_of_all(a)
+        whole = _moments_of_all(a, omit)
         if whole is None or ddof >= a.size:
             return None
         value = whole[1] if ddof == 0 else whole[1] * a.size / (a.size - ddof)
         return _scalar(a, math.sqrt(value) if root else value, out, keepdims)
-    return _average(a, axis, STD_OF if root else VARIANCE_OF, ddof, out, keepdims)
+    return _average(a, axis, STD_OF if root else VARIANCE_OF, ddof, out, keepdims, omit)
 
 
 def quick_mean_var(a: Any, axis: Any, ddof: Any) -> tuple[Any, Any] | None:
@@ -78,14 +81,14 @@ def quick_mean_var(a: Any, axis: Any, ddof: Any) -> tuple[Any, Any] | None:
     if type(ddof) is not int:
         return None
     if axis is None:
-        whole = _moments_of_all(a)
+        whole = _moments_of_all(a, False)
         if whole is None or ddof >= a.size:
             return None
         return np.float64(whole[0]), np.float64(whole[1] * a.size / (a.size - ddof))
-    walk = _walk_along(a, axis)
+    walk = _walk_along(a, axis, False)
     if walk is None or ddof >= walk.length:
         return None
-    stats = _finite_moments(a, walk)
+    stats = _settled_moments(a, walk, False)
     if stats is None:
         return None
     mean, var = stats[0], stats[2] * walk.length / (walk.length - ddof)  # as the general way has it, also without ddof
@@ -98,17 +101,40 @@ def _scalar(a: Array, value: float, out: Any, keepdims: Any) -> Any:
     return _deliver(np.array(value), a, (), (1,) * a.ndim, out, keepdims)
 
 
-def _average(a: Any, axis: Any, what: int, ddof: int, out: Any, keepdims: Any) -> Any:
-    walk = _walk_along(a, axis)
+def quick_nan(a: Any, axis: Any, what: int, ddof: Any = 0, out: Any = None, keepdims: Any = NO_VALUE) -> Any:
+    """Of what is not NaN, where every slice has enough of it: after the plain one, which found a NaN."""
+    walk = _walk_along(a, axis, True) if type(ddof) is int else None
+    if walk is None or a.dtype.kind != "f":
+        return None
+    src = walk.storage(a)
+    plain = walk.moments(src)
+    unknown = np.isnan(plain[0])
+    if len(walk.kept) == 1 and np.count_nonzero(unknown) * FEW <= unknown.size:
+        return None  # the general way copies them
+    count, mean, low, m2 = walk.present()(src, None)
+    if not count.min() > max(ddof, 0):
+        return None
+    mean, var = np.where(unknown, mean + low, plain[0]), np.where(unknown, m2 / count, plain[2])
+    if not _finite(mean):
+        return None
+    count = np.where(unknown, count, walk.length)
+    values = mean if what == MEAN_OF else var if ddof == 0 else var * count / (count - ddof)
+    if walk.sizes is not None:
+        values = values.reshape(walk.sizes).transpose([k - 1 for k in walk.back[1:]]).reshape(-1)
+    return _result(a, (np.sqrt(values) if what == STD_OF else values).astype(result_dtype(a.dtype)), walk, out, keepdims)
+
+
+def _average(a: Any, axis: Any, what: int, ddof: int, out: Any, keepdims: Any, omit: bool) -> Any:
+    walk = _walk_along(a, axis, omit)
     if walk is None or ddof >= walk.length:
         return None
     if walk.averages is not None:
         times, by = (1.0, 1.0) if ddof == 0 else (float(walk.length), float(walk.length - ddof))
         values = walk.averages(walk.storage(a), what, times, by)
-        if not _finite(values):
+        if not _settled(a, values, omit):
             return None
         return _result(a, values.astype(np.float16) if a.dtype.char == "e" else values, walk, out, keepdims)
-    stats = _finite_moments(a, walk)
+    stats = _settled_moments(a, walk, omit)
     if stats is None:
         return None
     if what == MEAN_OF:
@@ -141,17 +167,22 @@ def _finite(values: Array) -> bool:
     return math.isfinite(values.dot(values))
 
 
-def _finite_moments(a: Array, walk: _Walk) -> Array | None:
+def _settled(a: Array, values: Array, omit: bool) -> bool:
+    """Whether these are the results: finite, or NaN where an element is. Of an infinite element sums of differences make NaN, too."""
+    return _finite(values) or not (omit or np.isinf(values).any() or np.isinf(a).any())
+
+
+def _settled_moments(a: Array, walk: _Walk, omit: bool) -> Array | None:
     """(4, statistics), in the order of the result."""
     stats = walk.moments(walk.storage(a))
-    if not _finite(stats[0]):
+    if not _settled(a, stats[0], omit):
         return None
     if walk.sizes is not None:
         stats = stats.reshape(4, *walk.sizes).transpose(walk.back).reshape(4, -1)
     return stats
 
 
-def _moments_of_all(a: Any) -> tuple[float, float] | None:
+def _moments_of_all(a: Any, omit: bool) -> tuple[float, float] | None:
     """Mean and variance of all elements."""
     if type(a) is not np.ndarray:
         return None
@@ -160,11 +191,13 @@ def _moments_of_all(a: Any) -> tuple[float, float] | None:
         entry, table = _readers.get(dtype.char) or _make_reader(dtype.char)
         mean, var = entry(a if a.ndim == 1 else a.reshape(-1), table)
     else:
-        walk = _walk_along(a, None)
+        walk = _walk_along(a, None, omit)
         if walk is None:
             return None
         mean, _, var, _ = walk.moments(walk.storage(a))[:, 0].tolist()
-    return (mean, var) if mean - mean == 0.0 else None
+    if mean - mean == 0.0 or not (omit or np.isinf(a).any()):
+        return mean, var
+    return None
 
 
 def _make_reader(char: str) -> tuple[Callable[..., Any], Array]:
@@ -179,14 +212,14 @@ def _make_reader(char: str) -> tuple[Callable[..., Any], Array]:
     return entry, table
 
 
-def _walk_along(a: Any, axis: Any) -> _Walk | None:
+def _walk_along(a: Any, axis: Any, omit: bool) -> _Walk | None:
     """Remembered by shape, dtype and memory of the array."""
     if type(a) is not np.ndarray or not (type(axis) is int or axis is None or _are_axes(axis)):
         return None
     dtype, flags = a.dtype, a.flags.num & (_PLAIN | _WRITABLE)
     if dtype.char not in _CHARS or not dtype.isnative or not 0 < a.size <= _MOST_ELEMENTS:
         return None
-    if a.size > _MANY and dtype.kind == "f" and begins_with_nan(a):
+    if omit and a.size > _MANY and dtype.kind == "f" and begins_with_nan(a):
         return None
     key = (a.shape, dtype.char, axis, threads._number, flags, None if flags & _PLAIN == _PLAIN else a.strides)
     try:
@@ -225,7 +258,8 @@ def _make_walk(a: Array, axis: Any) -> _Walk | None:
     back = (0, *(1 + k for k in walk.back))
     found = np.float32 if a.dtype.char == "f" else np.float64  # and rounded once more where the result has 16 bits, as the general way does
     averages = passes.averages_pass(walk.problem, found) if sizes is None else None
-    return _Walk(passes.moments_pass(walk.problem, NO_RSTD, 0), averages, storage, sizes, back, kept, full, count_of(a, axes))
+    present = cache(lambda: passes.reduction_pass(walk.problem, "present"))
+    return _Walk(passes.moments_pass(walk.problem, NO_RSTD, 0), averages, present, storage, sizes, back, kept, full, count_of(a, axes))
 
 
 def _storage_of_turned(flatten: Callable[[Any], Any], turned: tuple[int, ...]) -> Callable[[Array], Any]:
