@@ -131,10 +131,14 @@ def _scalers() -> list[Row]:
     operations = [f"{scaler}_scaler_{method}" for scaler in SCALERS for method in ("fit", "transform", "fit_transform")]
     rows = [_row(operation, "NC", "tabular/tall", ("sklearn",)) for operation in operations]
     rows += [_row("zscore", "NC", "tabular/tall", ("scipy",), outputs=outputs) for outputs in ("out", "fresh")]
+    rows += [_row("zscore", "NC", shape, ("scipy",)) for shape in ("tiny/rows", "odd/few-rows")]
     rows += [_row(operation, "NC", "tabular/genes", ("sklearn",), dtype="float64") for operation in operations]
     rows.append(_row("standard_scaler_fit_transform", "NC", "tabular/wide", ("sklearn",)))
     sparse = [f"{scaler}_scaler_{method}" for scaler in ("standard", "maxabs") for method in ("fit", "transform")]
     return rows + [_row(operation, "CSR", "tabular/sparse", ("sklearn",)) for operation in sparse]
+
+
+_OF_FEW_ROWS = (("mean", "random"), ("nanmean", "gaps"))
 
 
 def _averages() -> list[Row]:
@@ -144,7 +148,9 @@ def _averages() -> list[Row]:
         peers = ("numpy", "bottleneck", "numbagg") if gaps else ("numpy", "bottleneck", "numbagg", "torch")
         rows += [_row(operation, axis, "square", peers, source="gaps" if gaps else "random") for axis in ("axis0", "axis1", "all")]
     peers = ("numpy", "bottleneck", "numbagg")
-    return rows + [_row("mean", "all", "tiny/hundred", peers, dtype=dtype) for dtype in ("float32", "float64")]
+    rows += [_row("mean", "all", "tiny/hundred", peers, dtype=dtype) for dtype in ("float32", "float64")]
+    rows += [_row(operation, "axis0", "tiny/rows", peers, source="gaps") for operation in ("nanmean", "nanvar")]
+    return rows + [_row(operation, "axis0", "odd/few-rows", peers, source=source) for operation, source in _OF_FEW_ROWS]
 
 
 def _recipes() -> list[Row]:

@@ -57,6 +57,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "odd/rows-of-3": (30011, 3),
     "odd/rows-of-50": (20011, 50),
     "odd/rows-of-769": (1009, 769),
+    "odd/few-rows": (4, 16411),
 }
 
 SWEEP: dict[str, dict[str, tuple[int, ...]]] = {

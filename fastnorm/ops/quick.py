@@ -114,11 +114,13 @@ def quick_nan(a: Any, axis: Any, what: int, ddof: Any = 0, out: Any = None, keep
     count, mean, low, m2 = walk.present()(src, None)
     if not count.min() > max(ddof, 0):
         return None
-    mean, var = np.where(unknown, mean + low, plain[0]), np.where(unknown, m2 / count, plain[2])
+    mean = np.where(unknown, mean + low, plain[0])
     if not _finite(mean):
         return None
-    count = np.where(unknown, count, walk.length)
-    values = mean if what == MEAN_OF else var if ddof == 0 else var * count / (count - ddof)
+    values = mean if what == MEAN_OF else np.where(unknown, m2 / count, plain[2])
+    if what != MEAN_OF and ddof != 0:
+        count = np.where(unknown, count, walk.length)
+        values = values * count / (count - ddof)
     if walk.sizes is not None:
         values = values.reshape(walk.sizes).transpose([k - 1 for k in walk.back[1:]]).reshape(-1)
     return _result(a, (np.sqrt(values) if what == STD_OF else values).astype(result_dtype(a.dtype)), walk, out, keepdims)
