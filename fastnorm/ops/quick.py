@@ -36,6 +36,7 @@ _MOST_ELEMENTS, _MANY = 1 << 21, 1 << 18
 # Statistics that are looked through for NaN by one product.
 _MOST_STATISTICS = 1 << 20
 _MOST_WALKS = 4096
+_PIECE = 1 << 16
 
 
 class _Walk(NamedTuple):
@@ -171,7 +172,16 @@ def _finite(values: Array) -> bool:
 
 def _settled(a: Array, values: Array, omit: bool) -> bool:
     """Whether these are the results: finite, or NaN where an element is. Of an infinite element sums of differences make NaN, too."""
-    return _finite(values) or not (omit or np.isinf(values).any() or np.isinf(a).any())
+    return _finite(values) or not (omit or _has_infinity(values) or _has_infinity(a))
+
+
+def _has_infinity(a: Array) -> bool:
+    """Looked for in pieces, as NumPy makes a truth value of every element."""
+    flat = a.reshape(-1) if a.flags.c_contiguous else a
+    pieces = (flat[k : k + _PIECE] for k in range(0, len(flat), _PIECE))
+    if a.dtype.char == "e":  # `isinf` of a million halves takes 2.4 ms
+        return any((piece.view(np.uint16) & 0x7FFF == 0x7C00).any() for piece in pieces)
+    return any(np.isinf(piece).any() for piece in pieces)
 
 
 def _settled_moments(a: Array, walk: _Walk, omit: bool) -> Array | None:
@@ -197,7 +207,7 @@ def _moments_of_all(a: Any, omit: bool) -> tuple[float, float] | None:
         if walk is None:
             return None
         mean, _, var, _ = walk.moments(walk.storage(a))[:, 0].tolist()
-    if mean - mean == 0.0 or not (omit or np.isinf(a).any()):
+    if mean - mean == 0.0 or not (omit or _has_infinity(a)):
         return mean, var
     return None
 
