@@ -11,6 +11,7 @@ import oracle_family
 import pytest
 import tolerance
 from cases import VIEWS
+from checks import check_backward
 from checks_family import (
     ACCURACY,
     AXES,
@@ -337,6 +338,16 @@ def test_roundings_of_equal_gradients_do_not_add_up(shape: tuple[int, int]) -> N
         dy = np.full(shape, value, np.float32)
         check_layer_backward(dy, x)
         check_rms_backward(dy, x)
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 64, 64), (3, 4, 45, 45), (40, 8, 5, 5)], ids=str)
+def test_roundings_of_equal_gradients_of_planes_do_not_add_up(shape: tuple[int, ...]) -> None:
+    x = cases.sample(cases.Problem(shape), cases.F4)
+    for value in (0.1, 0.7, 1.9):
+        dy = np.full(shape, value, np.float32)
+        check_backward(dy, x)
+        for groups in (2, None):
+            check_group_backward(dy, x, groups)
 
 
 @pytest.mark.parametrize("columns", cases.COLUMNS)

@@ -38,6 +38,11 @@ def shift_sums(running: Any, mean: Any, start: Any, n: Any) -> Any:
     return lambda running, mean, start, n: cut(row(running, 1), start, n)
 
 
+# Elements that are summed in the compute dtype: 32 or 64 to a vector lane. Roundings of equal elements all go one way; with 2048 the
+# gradient of a constant was off by 1.1e-6 of its terms, with 4096 and vectors of AVX2 by 2.6e-6.
+PIECE_OF_SUMS = 512
+
+
 @loop
 def sums_of_elements(grad, src, mean, rstd, gamma, beta, activation, running, base, table, stat, begin, end):
     """Of elements begin to end of a statistic; running (2, parameters from `base` on) collects their parameters' gradients."""
@@ -52,7 +57,7 @@ def sums_of_elements(grad, src, mean, rstd, gamma, beta, activation, running, ba
     while at < end:
         o = at // inner
         i = at - o * inner
-        n = min(run_length(table, i, end - at), at_once(src, end))
+        n = min(run_length(table, i, end - at), at_once(src, PIECE_OF_SUMS))
         param = position(table, PARAM, b, o, c, i)
         part = gradient_sums_and_parameters(
             cut(grad, position(table, GRAD, b, o, c, i), n), cut(src, position(table, SRC, b, o, c, i), n), n,
@@ -144,9 +149,6 @@ def four_of_rows(storage, table, operand, stat, i, n):
 # was 0.99 times as fast as row by row, of (1024, 4096) 1.25, (8192, 4096) 1.13, but of (16384, 768) 0.9 and of (65536, 256) 0.6 (two cores
 # of a Zen 4).
 WIDE_BYTES = 8192
-# Elements that are summed in the compute dtype: 32 or 64 to a vector lane. Roundings of equal elements all go one way; with 2048 the
-# gradient of a constant was off by 1.1e-6 of its terms.
-PIECE_OF_SUMS = 512
 
 
 @loop
