@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import oracle
 import pytest
 
 import fastnorm as fn
+from fastnorm import preprocessing
 from fastnorm.ops import calls, few
 
 Array = np.ndarray[Any, Any]
@@ -100,6 +104,42 @@ def test_backward_with_a_residual(dtype: Any, axis: int, activation: Any) -> Non
     assert found.dx is pair[0]
     np.testing.assert_array_equal(pair[1], expected.dresidual)
     assert not np.may_share_memory(again.dx, again.dresidual)
+
+
+GENERAL: dict[str, Callable[[Array], Any]] = {  # by plans that keep their passes
+    "where": lambda a: fn.var(a, axis=0, where=np.isfinite(a)),
+    "omit": lambda a: fn.mean_var(a, 1, nan_policy="omit"),
+    "running": lambda a: fn.RunningMoments(axis=0).update(a),
+    "scaler": lambda a: preprocessing.MinMaxScaler((0, a[0, 0])).fit_transform(a),
+    "inference": lambda a: fn.batch_norm(a, a[0], np.abs(a[1]), activation="silu", eps=float(np.abs(a[0, 0]))),
+}
+
+
+@pytest.mark.parametrize("name", GENERAL)
+def test_plans_keep_no_array_alive(name: str) -> None:
+    for form in (lambda a: a, lambda a: a[::2], np.asfortranarray):
+        for seed in range(3):
+            base = draw((50, 6), F8, seed)
+            array = form(base)
+            GENERAL[name](array)
+            references = weakref.ref(base), weakref.ref(array)
+            del base, array
+            gc.collect()
+            assert [reference() for reference in references] == [None, None]
+
+
+def test_a_plan_keeps_a_pass_for_every_activation_and_parameter() -> None:
+    """Tags of two activations may be equal as tuples; `eps` may be 0 and 0.0."""
+    x = draw((40, 6), F4, 0)[::2]
+    mean, var = x.mean(0), x.var(0) + 1
+    for _ in range(3):
+        for activation in (None, "silu", "gelu", "gelu_tanh", "relu", "leaky_relu"):
+            for gamma, beta in ((None, None), (var, None), (None, mean), (var, mean)):
+                for eps in (0, 0.5, 0.0):
+                    found = fn.batch_norm(x, mean, var, gamma, beta, eps=eps, activation=activation)
+                    z = (x.astype(F8) - mean) / np.sqrt(var.astype(F8) + eps)
+                    z = z * (1 if gamma is None else gamma) + (0 if beta is None else beta)
+                    np.testing.assert_allclose(found, oracle.activate(z, activation), 1e-6, 1e-6)
 
 
 def general(a: Array, axis: Any, ddof: Any) -> Any:

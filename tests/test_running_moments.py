@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tolerance import assert_within
 
 import fastnorm as fn
+from fastnorm.state import moments
 
 PROMISED = {cases.F8: 1e-12}  # relative to one pass over the pooled data; 1e-6 for 32- and 16-bit input
 ROWS = cases.sample(Problem((200, 3)), cases.F8, offset=3.0)
@@ -251,3 +252,35 @@ def test_infinities_of_both_signs_merge_to_nan_without_a_warning() -> None:
     total = parts[0] + parts[1]
     assert total.mean[0] == 2.0
     assert np.isnan(total.mean[1])
+
+
+@pytest.mark.parametrize("policy", ["propagate", "omit", "raise"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32, np.bool_])
+def test_the_short_way_gives_the_bits_of_the_general_one(monkeypatch: pytest.MonkeyPatch, dtype: Any, policy: str) -> None:
+    """Batches of finite numbers go it, before and after others."""
+    for shape, axis in (((40, 7), 0), ((40, 7), 1), ((3, 4, 50), (0, 2)), ((5, 300), None), ((2, 3000), 0), ((6, 5, 4), 1)):
+        batches = [(cases.sample(Problem(shape), cases.F8, offset=k) * 9).astype(dtype) for k in range(7)]
+        batches[1] = batches[1][::-1]
+        batches[2] = np.asfortranarray(batches[2])
+        if np.dtype(dtype).kind == "f" and policy != "raise":
+            batches[3][0] = np.nan
+            batches[5].flat[3] = np.inf
+        short, general = (fn.RunningMoments(axis, nan_policy=policy) for _ in range(2))
+        for batch in batches:
+            short.update(batch)
+            with monkeypatch.context() as patch:
+                patch.setattr(moments, "quick_batch", lambda *arguments: None)
+                general.update(batch)
+            same(short, general)
+
+
+def test_the_short_way_leaves_the_state_alone_when_it_is_refused() -> None:
+    m = of(ROWS)
+    before = copy.deepcopy(m)
+    with pytest.raises(ValueError, match="batches of one shape"):
+        m.update(ROWS[:, :2])
+    same(m, before)
+    mean, extremes = m.mean, m._extrema
+    m.update(ROWS + 100)
+    np.testing.assert_array_equal(mean, before.mean)  # what was handed out is not written to
+    np.testing.assert_array_equal(extremes, before._extrema)

@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 from fastnorm._jit import element, rounded
+from fastnorm.plan.table import MEAN_OF, STD_OF
 
 
 class Moments(NamedTuple):
@@ -100,6 +101,12 @@ def union_of_equals(each_count, origin, means, m2):
 
 
 @element
+def moments_of(count, mean, low, var):
+    """From a rounded mean and a population variance."""
+    return Moments(count, mean, low, var * count)
+
+
+@element
 def rounded_mean(moments):
     """The mean, and what its rounding to float64 loses."""
     return two_sum(moments.mean, moments.low)
@@ -121,6 +128,15 @@ def rescaled(var, times, by):
 def root(var):
     """The standard deviation."""
     return math.sqrt(var)
+
+
+@element
+def average_of(what, count, mean, low, m2, ddof):
+    """The mean, the variance or the standard deviation, with ``count - ddof`` in the denominator."""
+    if what == MEAN_OF:
+        return mean + low
+    var = m2 / count if ddof == 0 else rescaled(m2 / count, count, count - ddof)
+    return root(var) if what == STD_OF else var
 
 
 @element

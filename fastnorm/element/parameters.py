@@ -27,6 +27,12 @@ def number_of(parameter: Any, index: Any, absent: Any) -> Any:
 
 
 @variant
+def of_elements(parameter: Any) -> Any:
+    """The parameter, or None if the elements of a run share a number of it: loops over runs are compiled for nothing else."""
+    return (lambda parameter: parameter) if is_per_element(parameter) else (lambda parameter: None)
+
+
+@variant
 def gain_of(parameter: Any, start: Any, n: Any) -> Any:
     """The scales of the n elements from `start` on, or None where they share one."""
     if is_per_element(parameter):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastnorm.interop.mpi_exchange import union
-from fastnorm.ops import passes
+from fastnorm.ops import gradient_passes, passes
 from fastnorm.ops.batch import BatchNormTraining, TrainingCall
 from fastnorm.ops.batch_backward import BackwardCall, BatchNormGradients, BatchNormResidualGradients
 from fastnorm.ops.door import running_pair
@@ -147,7 +147,7 @@ class PartSums(NamedTuple):
     """Of the elements of some ranks."""
 
     elements: int  # of every channel
-    sums: passes.Sums
+    sums: gradient_passes.Sums
 
     def joined(self, other: PartSums) -> PartSums:
         return PartSums(self.elements + other.elements, self.sums + other.sums)
@@ -165,14 +165,14 @@ class _Backward:
         self.problem, self.elements, sums = None, call.x.size // call.channels if call.channels else 0, np.zeros((2, call.channels))
         if call.x.size:
             self.problem = call.problem()
-            sums = passes.gradient_sums_pass(self.problem, call.activation)(passes.storages(self.problem), *call.parameters)
+            sums = gradient_passes.gradient_sums_pass(self.problem, call.activation)(passes.storages(self.problem), *call.parameters)
         self.part = PartSums(self.elements, sums)
         self.agreed = {"call": "batch_norm_backward", "number of channels of x": call.channels, "training": self.training}
 
     def finish(self, total: PartSums) -> BatchNormGradients | BatchNormResidualGradients:
         if self.problem is not None:
             share = total.sums * (self.elements / total.elements)  # the kernel divides by the elements of this rank
-            walk = passes.input_gradient_pass(self.problem, self.call.activation, self.training)
+            walk = gradient_passes.input_gradient_pass(self.problem, self.call.activation, self.training)
             walk(passes.storages(self.problem), *self.call.parameters, share)
             self.problem.finish()
         # kernels.gradient.parameter_gradients, for a rank without elements, too

@@ -13,7 +13,7 @@ from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.affine import split_mean
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.moments import reciprocal_std
-from fastnorm.element.parameters import gain_at, gain_of, number_of, shift_of, shifts_at
+from fastnorm.element.parameters import gain_at, gain_of, number_of, of_elements, only_with, shift_of, shifts_at
 from fastnorm.element.storage import LANES, as_compute, at, cut, row, write, zero_of
 from fastnorm.element.streaming import before_line
 from fastnorm.kernels.columns import SPARE, lead_of, repeat_beyond, rows_of
@@ -197,9 +197,10 @@ def planar_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, eps, 
         apply_to_short_planes(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, done, end)
         return
     b, o, c, i = plane_at(table, done)
+    away = only_with(BESIDE_STREAMS, streams)
     while done < end:
         n = min(inner - i, end - done)
-        apply_to_span(src, residual, out, mean, low, spread, gamma, beta, eps, activation, streams, table, b, c, o, i, n, BESIDE_STREAMS)
+        apply_to_span(src, residual, out, mean, low, spread, gamma, beta, eps, activation, streams, table, b, c, o, i, n, away)
         done += n
         b, o, c = next_plane(outer, channel, b, o, c)
         i = 0
@@ -306,9 +307,8 @@ def interleaved_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, 
         begin, end = row_span(table, unit - tile * cuts)
         lead = lead_of(out, column_place(table, OUT, b, begin, column))
         column_parameters(parameters, lead, table, b, column, n, mean, low, spread, gamma, beta, eps, grouped)
-        apply_to_block(
-            src, residual, out, parameters, lead, gamma, beta, activation, streams, table, b, column, n, begin, end, BESIDE_STREAMS
-        )
+        gains, shifts, away = of_elements(gamma), of_elements(beta), only_with(BESIDE_STREAMS, streams)
+        apply_to_block(src, residual, out, parameters, lead, gains, shifts, activation, streams, table, b, column, n, begin, end, away)
     fence()
 
 

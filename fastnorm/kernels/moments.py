@@ -1,6 +1,6 @@
 """Moments of every statistic: partial results per cut, then their merge in order.
 
-partial : float64 (cuts, 4, batch * channel * inner or fewer): count, mean, low, m2
+partial : float64 (cuts, 4, batch * channel * inner or fewer): count, mean, low, m2; of uncut columns empty
 stats   : float64 (4, batch * channel): mean, low, variance, 1 / sqrt(variance + eps)
 grouped : of columns, None where each is a statistic of its own, anything where several may belong to one: a tenth of what is compiled
 """
@@ -28,10 +28,9 @@ from fastnorm.kernels.walk import (
     tile_of_columns,
     units_of_columns,
 )
-from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, COLUMNS, CUTS, FOLD, INNER, PROBLEM, SRC, START, STEP_OUTER
+from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, COLUMNS, CUTS, FOLD, INNER, MEAN_OF, PROBLEM, SRC, START, STD_OF, STEP_OUTER
 
 MEAN, LOW, VARIANCE, RSTD = 0, 1, 2, 3
-MEAN_OF, VARIANCE_OF, STD_OF = 0, 1, 2
 # Elements of a run up to which all runs of a statistic are summed about one shift: the mean of the first elements of four of them.
 SHORT, GUESSES = 1024, 4
 

@@ -13,7 +13,7 @@ from numba.core import types
 from fastnorm._jit import chunk_body, driver, loop, variant
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.moments import EMPTY, about_shift, merge, reciprocal_std, rounded_mean, variance
-from fastnorm.element.parameters import either, gain_of, only_with, only_without, shift_of
+from fastnorm.element.parameters import either, gain_of, of_elements, only_with, only_without, shift_of
 from fastnorm.element.storage import cut, row, subrun, zero_of
 from fastnorm.element.streaming import before_line
 from fastnorm.kernels.apply import apply_to_block, apply_to_span, column_parameters, mean_parts, parameters_of
@@ -89,7 +89,7 @@ def planar_normalize_chunk(src, residual, out, stats, gamma, beta, centre, eps, 
             begin, end = span(n, cuts, part)
             moments = merge(moments, moments_of_span(src, centre, table, b, c, begin, end))
         record(stats, stat, moments, eps)
-        away = distance_to_next(table, SRC, b, c)
+        away = only_with(distance_to_next(table, SRC, b, c), streams)
         apply_to_span(src, residual, out, mean, low, rstd, gamma, beta, None, activation, streams, table, b, c, 0, 0, n, away)
     fence()
 
@@ -276,8 +276,9 @@ def interleaved_normalize_chunk(src, residual, out, stats, gamma, beta, centre, 
         lead = lead_of(out, column_place(table, OUT, b, 0, column))
         column_parameters(parameters, lead, table, b, column, n, mean, low, rstd, gamma, beta, None, grouped)
         nb, next_column, _ = tile_of_columns(table, tile + 1)
-        away = column_place(table, SRC, nb, 0, next_column) - column_place(table, SRC, b, 0, column)
-        apply_to_block(src, residual, out, parameters, lead, gamma, beta, activation, streams, table, b, column, n, 0, outer, away)
+        away = only_with(column_place(table, SRC, nb, 0, next_column) - column_place(table, SRC, b, 0, column), streams)
+        gains, shifts = of_elements(gamma), of_elements(beta)
+        apply_to_block(src, residual, out, parameters, lead, gains, shifts, activation, streams, table, b, column, n, 0, outer, away)
     fence()
 
 

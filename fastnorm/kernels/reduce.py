@@ -9,9 +9,10 @@ numbers   : float64 (4, batch * channel)
 from __future__ import annotations
 
 from fastnorm._jit import chunk_body, driver
-from fastnorm.element.bits import compact
+from fastnorm.element.bits import choose, compact, wide_vectors
+from fastnorm.element.moments import average_of
 from fastnorm.element.reductions import join, of_nothing, summed_in
-from fastnorm.element.storage import cut, row, zero_of
+from fastnorm.element.storage import as_compute, at, cut, row, write, zero_of
 from fastnorm.kernels.columns import SUMMED_BYTES, copy_run
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.reduce_rows import clear_state, join_state, reduce_rows
@@ -118,3 +119,27 @@ def union_of_parts(reduction, partial, numbers):
                 total = join(reduction, total, one)
         for field in range(4):
             numbers[field, stat] = total[field]
+
+
+@chunk_body
+def averages_of_counted(averages, numbers, what, ddof):
+    """In place of those that are NaN; returns how many were counted from too little, or are not finite."""
+    wide_vectors()
+    counts, means, lows, m2s = row(numbers, 0), row(numbers, 1), row(numbers, 2), row(numbers, 3)
+    least = max(float(ddof), 0.0)
+    unsettled = 0
+    for k in range(averages.size):
+        count, value = at(counts, k), as_compute(0.0, at(averages, k))
+        value = choose(value == value, value, average_of(what, count, at(means, k), at(lows, k), at(m2s, k), ddof))
+        write(averages, k, value)
+        unsettled += (count <= least) | (value - value != 0.0)
+    return unsettled
+
+
+@driver
+def complete_averages(averages, numbers, what, ddof):
+    """Fill in averages that came out NaN, from the numbers of what is present.
+
+    averages : float32 or float64 (statistics); what : MEAN_OF, VARIANCE_OF or STD_OF
+    """
+    return averages_of_counted(averages, numbers, what, ddof)

@@ -7,7 +7,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from fastnorm.ops.average_calls import NO_VALUE, Arguments, mean_of, var_of
-from fastnorm.ops.quick import MEAN_OF, STD_OF, VARIANCE_OF, quick_mean, quick_nan, quick_var
+from fastnorm.ops.quick import quick_mean, quick_var
 
 
 def mean(a: ArrayLike, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = NO_VALUE, *, where: Any = NO_VALUE) -> Any:
@@ -198,8 +198,6 @@ def nanmean(a: ArrayLike, axis: Any = None, dtype: Any = None, out: Any = None, 
     """
     if dtype is None and where is NO_VALUE:
         result = quick_mean(a, axis, out, keepdims, omit=True)
-        if result is None:
-            result = quick_nan(a, axis, MEAN_OF, 0, out, keepdims)
         if result is not None:
             return result
     return mean_of(a, Arguments(axis, dtype, out, keepdims, where), omit=True)
@@ -249,8 +247,6 @@ def nanvar(
     """
     if dtype is None and where is NO_VALUE and mean is NO_VALUE and correction is NO_VALUE:
         result = quick_var(a, axis, ddof, False, out, keepdims, omit=True)
-        if result is None:
-            result = quick_nan(a, axis, VARIANCE_OF, ddof, out, keepdims)
         if result is not None:
             return result
     return var_of(a, Arguments(axis, dtype, out, keepdims, where, mean), ddof, correction, omit=True)
@@ -300,8 +296,6 @@ def nanstd(
     """
     if dtype is None and where is NO_VALUE and mean is NO_VALUE and correction is NO_VALUE:
         result = quick_var(a, axis, ddof, True, out, keepdims, omit=True)
-        if result is None:
-            result = quick_nan(a, axis, STD_OF, ddof, out, keepdims)
         if result is not None:
             return result
     return var_of(a, Arguments(axis, dtype, out, keepdims, where, mean), ddof, correction, omit=True, root=True)

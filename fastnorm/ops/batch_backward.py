@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastnorm.ops import passes
+from fastnorm.ops import gradient_passes
 from fastnorm.ops.batch import channel_layout, channels_of
 from fastnorm.ops.calls import memorable, recall, remember, signature
 from fastnorm.ops.door import Output, activation_tag, apart, check_activation, gradient_dtype, gradient_of, output
@@ -122,7 +122,7 @@ def batch_norm_backward(
         remember(key, repeated, out, *arrays)
         if residual is None and activation is None and training is True:
             offer_walk(x, options, "backward", problem)
-    dgamma, dbeta = passes.gradient(problem, *call.parameters, call.activation, bool(training))
+    dgamma, dbeta = gradient_passes.gradient(problem, *call.parameters, call.activation, bool(training))
     problem.finish()
     return call.result(dgamma, dbeta)
 

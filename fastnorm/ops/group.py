@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastnorm.ops import passes
+from fastnorm.ops import gradient_passes, passes
 from fastnorm.ops.calls import memorable, recall, remember, signature
 from fastnorm.ops.door import activation_tag, apart, check_activation, gradient_dtype, gradient_of, output
 from fastnorm.ops.few import again, find, offer
@@ -165,7 +165,7 @@ def _backward(
         again = backpropagator(problem, tag, True, (x, target.computed, grad), mean, rstd, gamma, beta, *of_parameters)
         remember(key, again, out, *arrays)
     weights = passes.weights(problem, x, scale), passes.weights(problem, x, shift)
-    dgamma, dbeta = passes.gradient(problem, centre.reshape(-1), spread.reshape(-1), *weights, activation_tag(activation))
+    dgamma, dbeta = gradient_passes.gradient(problem, centre.reshape(-1), spread.reshape(-1), *weights, activation_tag(activation))
     problem.finish()
     return GroupNormGradients(target.deliver(), dgamma.astype(param_dtype, copy=False), dbeta.astype(param_dtype, copy=False))
 

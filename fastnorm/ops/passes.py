@@ -1,4 +1,4 @@
-"""The walks over memory that operations are made of: moments, application, gradient.
+"""The walks over memory that operations are made of: moments, averages, reductions, application.
 
 Each is planned once, as a function of storages and parameters that may be kept for further calls of the same kind
 (`ops.calls`), or planned and walked at once.
@@ -16,13 +16,29 @@ from fastnorm import kernels
 from fastnorm.ops.launch import Driver, Launch
 from fastnorm.plan.memory import kind_of
 from fastnorm.plan.problem import Problem
-from fastnorm.plan.table import EXTRA
+from fastnorm.plan.table import EXTRA, MEAN_OF, STD_OF
 
 Vector = NDArray[np.float64] | None
 Statistics = NDArray[np.float64]  # (4, batch * channel): mean, its low part, variance, 1 / sqrt(var + eps)
-Gradients = tuple[NDArray[np.float64], NDArray[np.float64]]  # of gamma, of beta
-Sums = NDArray[np.float64]  # (2, batch * parameters): of the gradient, and of its products with x - mean
 Storages = Sequence[Any]  # of the operands src, out, extra, grad, grad_extra
+NO_RSTD = -1.0  # in place of eps, where 1 / sqrt(var + eps) is not asked for
+
+
+_MOST_KEPT = 16  # with a plan
+
+
+def _kept(problem: Problem, make: Callable[..., Any], *arguments: Any, kinds: tuple[Any, ...] = ()) -> Any:
+    """The pass that `make` plans, kept with the plan: Numba looks for the types of the arguments of a launch once.
+
+    kinds : what else these types depend on
+    """
+    key = (make, kinds, arguments, tuple(map(type, arguments)))  # tags of two activations are equal tuples
+    walk = problem.passes.get(key)
+    if walk is None:
+        if len(problem.passes) >= _MOST_KEPT:
+            problem.passes.clear()
+        walk = problem.passes[key] = make(problem, *arguments)
+    return walk
 
 
 def storages(problem: Problem) -> Storages:
@@ -175,18 +191,31 @@ def _columns_pass(problem: Problem, eps: float, centre: Any) -> Callable[[Any], 
     return walk
 
 
-def averages_pass(problem: Problem, dtype: Any) -> Callable[[Any, int, float, float], NDArray[Any]] | None:
-    """A function of the source, MEAN_OF, VARIANCE_OF or STD_OF of `kernels.moments`, and two numbers that a variance is multiplied with
-    and divided by; None where statistics have to be merged. Its bits are those of `moments_pass`, rounded to the dtype."""
+def averages_pass(problem: Problem, dtype: Any) -> Callable[[Any, int, float, float], NDArray[Any]]:
+    """A function of the source, MEAN_OF, VARIANCE_OF or STD_OF, and two numbers that a variance is multiplied with and divided by.
+
+    Its result has the dtype, or float64 where statistics have to be merged: what `moments_pass` finds, rounded.
+    """
     geometry, schedule, table = problem.geometry, problem.schedule, problem.table
     if schedule.planar or schedule.cuts > 1 or geometry.inner > 1:
-        return None
+        return _averages_of_moments(moments_pass(problem, NO_RSTD, 0))
     launch, partial, (grouped,) = Launch(problem, kernels.moments, "interleaved_moments"), np.empty((0, 4, 0)), of_columns(problem)
 
     def walk(src: Any, what: int, times: float, by: float) -> NDArray[Any]:
         averages = np.empty(geometry.statistics, dtype)
         launch(src, 0, table, partial, None, 0.0, grouped, (averages, what, times, by))
         return averages
+
+    return walk
+
+
+def _averages_of_moments(moments: Callable[[Any], Statistics]) -> Callable[[Any, int, float, float], NDArray[Any]]:
+    def walk(src: Any, what: int, times: float, by: float) -> NDArray[Any]:
+        stats = moments(src)
+        values: NDArray[Any] = stats[0] if what == MEAN_OF else stats[2]
+        if what != MEAN_OF and times != by:
+            values = values * times / by
+        return np.sqrt(values) if what == STD_OF else values
 
     return walk
 
@@ -214,7 +243,8 @@ def reduction_pass(problem: Problem, tag: str) -> Callable[[Any, Any], NDArray[n
 def reduction(problem: Problem, tag: str) -> NDArray[np.float64]:
     """Of the source of the problem, weighted by EXTRA."""
     src, _, given, _, _ = storages(problem)
-    return reduction_pass(problem, tag)(src, given)
+    numbers: NDArray[np.float64] = _kept(problem, reduction_pass, tag)(src, given)
+    return numbers
 
 
 def apply_pass(problem: Problem, eps: float | None, activation: Any) -> Callable[..., None]:
@@ -270,125 +300,14 @@ def normalize_pass(
     return in_one
 
 
-def _gradient_launch(problem: Problem, name: str) -> Launch:
-    room, prefix = (kernels.gradient, "planar") if problem.schedule.planar else (kernels.gradient_columns, "interleaved")
-    return Launch(problem, room, f"{prefix}_{name}")
-
-
-def gradient_sums_pass(problem: Problem, activation: Any) -> Callable[..., Sums]:
-    """Of every parameter the sums, over the elements of the problem, on which the input gradient depends: the bits of `gradient_pass`."""
-    geometry, schedule, table = problem.geometry, problem.schedule, problem.table
-    launch = _gradient_launch(problem, "sums")
-    per_row, options = geometry.parameters if schedule.planar else geometry.columns, of_columns(problem)
-    merge = Driver(kernels.gradient, "merge_gradient_sums")
-
-    def walk(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any) -> Sums:
-        src, _, residual, grad, _ = operands
-        sums = np.empty((2, geometry.batch * geometry.parameters))
-        partial = np.empty((schedule.cuts, 2, geometry.batch * per_row))
-        launch(grad, src, residual, mean, rstd, gamma, beta, activation, partial, *options, table)
-        merge(table, partial, sums)
-        return sums
-
-    return walk
-
-
-def input_gradient_pass(problem: Problem, activation: Any, training: bool, name: str = "gradient") -> Callable[..., None]:
-    """Input gradient to the output of the problem, from given sums: those over more elements times this problem's share of them."""
-    table, options = problem.table, options_of(problem)
-    if problem.schedule.planes and training and name == "backward" and problem.carriers[EXTRA - 1] is None:
-        planes = Launch(problem, kernels.gradient_planes, "planes_backward")
-
-        def walk_planes(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any, sums: Sums) -> None:
-            src, out, _, grad, _ = operands
-            planes(grad, src, out, mean, rstd, gamma, beta, activation, sums, *options, table)
-
-        return walk_planes
-    launch = _gradient_launch(problem, name)
-
-    def walk(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any, sums: Sums) -> None:
-        src, out, residual, grad, grad_residual = operands
-        launch(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, training, *options, table)
-
-    return walk
-
-
-def gradient_pass(problem: Problem, activation: Any, training: bool) -> Callable[..., Gradients]:
-    """Input gradient to the output of the problem; parameters are numbers that runs share."""
-    geometry, table, fused = problem.geometry, problem.table, problem.schedule.fused
-    sums_of = None if fused else gradient_sums_pass(problem, activation)
-    backward = input_gradient_pass(problem, activation, training, "backward" if fused else "gradient")
-    deliver = Driver(kernels.gradient, "parameter_gradients")
-
-    def walk(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any) -> Gradients:
-        parameters = (mean, rstd, gamma, beta)
-        sums = np.empty((2, geometry.batch * geometry.parameters)) if sums_of is None else sums_of(operands, *parameters)
-        backward(operands, *parameters, sums)
-        dgamma, dbeta = np.empty(geometry.parameters), np.empty(geometry.parameters)
-        deliver(table, sums, rstd, dgamma, dbeta)
-        return dgamma, dbeta
-
-    return walk
-
-
-def element_gradient_pass(problem: Problem, activation: Any) -> Callable[..., Gradients]:
-    """As `gradient_pass`, where parameters are vectors along the elements. mean : None for RMS norm."""
-    geometry, schedule, table, n = problem.geometry, problem.schedule, problem.table, problem.per_element
-    if is_short(problem) and activation is None:
-        short, options = Launch(problem, kernels.gradient_short_rows, "short_rows_backward"), options_of(problem)
-
-        def in_short_rows(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any) -> Gradients:
-            totals = np.empty((schedule.chunks, 2, n))
-            short(operands[3], operands[0], operands[1], mean, rstd, gamma, *options, totals, table)
-            total = np.add.reduce(totals, 0)  # in order
-            return total[0], total[1]
-
-        return in_short_rows
-    if schedule.fused:
-        lines = not schedule.planar
-        launch = (
-            Launch(problem, kernels.gradient_lines, "lines_backward")
-            if lines
-            else Launch(problem, kernels.gradient_elements, "elements_backward")
-        )
-        parts = geometry.batch * -(-geometry.columns // schedule.columns) if lines else schedule.chunks
-        streams = 0 if schedule.stream else None
-
-        def in_one(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any) -> Gradients:
-            totals = np.empty((parts, 2, n))
-            launch(operands[3], operands[0], operands[1], mean, rstd, gamma, beta, activation, streams, totals, table)
-            total = np.add.reduce(totals, 0) if parts > 1 else totals[0]  # parts in order
-            return total[0], total[1]
-
-        return in_one
-    first = Launch(problem, kernels.gradient_elements, "elements_sums")
-    second = Launch(problem, kernels.gradient_elements, "elements_gradient")
-
-    def in_two(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any) -> Gradients:
-        src, out, _, grad, _ = operands
-        partial, total = np.empty((schedule.cuts, 2, geometry.statistics)), np.empty((1, 2, n))
-        first(grad, src, mean, rstd, gamma, beta, activation, partial, total, table)
-        second(grad, src, out, mean, rstd, gamma, beta, activation, 0 if schedule.stream else None, np.add.reduce(partial, 0), table)
-        return total[0, 0], total[0, 1]
-
-    return in_two
-
-
-def gradient_walk(problem: Problem, activation: Any, training: bool) -> Callable[..., Gradients]:
-    """The pass for the parameters that this problem has."""
-    return element_gradient_pass(problem, activation) if problem.per_element else gradient_pass(problem, activation, training)
-
-
 def moments(problem: Problem, eps: float = 0.0, centre: Any = 0) -> Statistics:
     """Of the source."""
-    return moments_pass(problem, eps, centre)(storages(problem)[0])
+    stats: Statistics = _kept(problem, moments_pass, eps, centre)(storages(problem)[0])
+    return stats
 
 
-def apply(problem: Problem, mean: Any, low: Any, var: Any, gamma: Any, beta: Any, eps: float, activation: Any) -> None:
-    """Write the normalized elements of given statistics to the output of the problem."""
-    apply_pass(problem, eps, activation)(storages(problem), mean, low, var, gamma, beta)
-
-
-def gradient(problem: Problem, mean: Any, rstd: Any, gamma: Any, beta: Any, activation: Any, training: bool = True) -> Gradients:
-    """Write the input gradient; returns dgamma and dbeta."""
-    return gradient_walk(problem, activation, training)(storages(problem), mean, rstd, gamma, beta)
+def apply(problem: Problem, mean: Any, low: Any, var: Any, gamma: Any, beta: Any, eps: float | None, activation: Any) -> None:
+    """Write the normalized elements of given statistics, vectors or None, to the output of the problem. eps : as of `apply_pass`"""
+    given = (mean, low, var, gamma, beta)
+    walk = _kept(problem, apply_pass, eps, activation, kinds=tuple(values is None for values in given))
+    walk(storages(problem), *given)

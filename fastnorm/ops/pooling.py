@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastnorm import kernels
+from fastnorm.ops.launch import Driver
+from fastnorm.ops.quick import Batch, all_finite
 from fastnorm.ops.reduction import Reduced, count_of, extremes, reduce_moments
 
 Array = NDArray[Any]
@@ -58,6 +61,27 @@ class Pool(NamedTuple):
                 rows[MEAN, infinite] = self.rows[MEAN, infinite] + other.rows[MEAN, infinite]
             rows[LOW, infinite] = 0.0
         return Pool(self.shape, rows)
+
+
+@cache
+def _taking() -> Driver:
+    return Driver(kernels.running, "take_batch")
+
+
+def with_batch(pool: Pool | None, extrema: Array, batch: Batch) -> tuple[Pool, Array] | None:
+    """Both with a batch taken in, by the shortest way; None where that is none: of another shape, or after NaN and infinities.
+
+    extrema : (2, statistics), least and largest
+    """
+    if pool is None:
+        statistics = batch.stats.shape[1]
+        rows, bounds = np.zeros((4, statistics)), np.full((2, statistics), np.nan)
+    elif pool.shape != batch.shape or not all_finite(pool.rows[MEAN]):
+        return None
+    else:
+        rows, bounds = pool.rows.copy(), extrema.copy()
+    _taking()(rows, bounds, batch.stats, batch.bounds, float(batch.elements))
+    return Pool(batch.shape, rows), bounds
 
 
 def pooled(a: Array, axes: tuple[int, ...], weights: Array | None, nan_policy: str) -> Pool:

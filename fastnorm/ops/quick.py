@@ -15,17 +15,16 @@ from numpy.typing import NDArray
 
 from fastnorm import kernels
 from fastnorm.ops import passes
+from fastnorm.ops.launch import Driver
 from fastnorm.ops.reduction import FEW, begins_with_nan, count_of, layout_of, plan
 from fastnorm.plan.intake import normalize_axes, result_dtype
 from fastnorm.plan.problem import Layout, arrange
 from fastnorm.plan.schedule import PARALLEL_ELEMENTS, TILE_BYTES
-from fastnorm.plan.table import INNER, N_ROWS, PROBLEM, SRC, STEP_INNER, TILE, WIDTH
+from fastnorm.plan.table import INNER, MEAN_OF, N_ROWS, PROBLEM, SRC, STD_OF, STEP_INNER, TILE, VARIANCE_OF, WIDTH
 from fastnorm.runtime import threads
 
 Array = NDArray[Any]
 NO_VALUE: Any = np._NoValue
-MEAN_OF, VARIANCE_OF, STD_OF = 0, 1, 2  # of `kernels.moments`
-NO_RSTD = -1.0  # in place of eps
 
 # Flags of NumPy: C-contiguous and aligned; and writable, without which a type is another one to Numba.
 _PLAIN, _WRITABLE = 0x0101, 0x0400
@@ -39,18 +38,27 @@ _MOST_WALKS = 4096
 _PIECE = 1 << 16
 
 
+class _Completion(NamedTuple):
+    """Of averages over slices some of which hold NaN."""
+
+    present: Callable[[Any, Any], Array]  # of `passes.reduction_pass`
+    fill: Driver
+
+
 class _Walk(NamedTuple):
     """Over some axes of arrays of one shape, dtype and memory."""
 
     moments: Callable[[Any], Array]
-    averages: Callable[[Any, int, float, float], Array] | None  # of `passes.averages_pass`, where the result has its order
-    present: Callable[[], Callable[[Any, Any], Array]]  # of `passes.reduction_pass`: of what is not NaN
+    averages: Callable[[Any, int, float, float], Array]  # of `passes.averages_pass`
+    complete: Callable[[], _Completion]
+    extremes: Callable[[], Callable[[Any, Any], Array]]  # of `passes.reduction_pass`
     storage: Callable[[Array], Any]  # of an array, for them
     sizes: tuple[int, ...] | None  # of the kept axes as they lie in memory, where that is not the order of the result
     back: tuple[int, ...]
     kept: tuple[int, ...]
     full: tuple[int, ...]  # with the dimensions reduced over
     length: int
+    dtype: np.dtype[Any]  # of the result
 
 
 _readers: dict[str, tuple[Callable[..., Any], Array]] = {}
@@ -58,10 +66,13 @@ _walks: dict[Any, _Walk | None] = {}
 
 
 def quick_mean(a: Any, axis: Any, out: Any = None, keepdims: Any = NO_VALUE, omit: bool = False) -> Any:
-    """omit : whether NaN are left out, and a result that is NaN no result"""
+    """omit : whether NaN are left out"""
     if axis is None:
         whole = _moments_of_all(a, omit)
-        return None if whole is None else _scalar(a, whole[0], out, keepdims)
+        if whole is not None:
+            return _scalar(a, whole[0], out, keepdims)
+        if not omit:
+            return None
     return _average(a, axis, MEAN_OF, 0, out, keepdims, omit)
 
 
@@ -70,10 +81,11 @@ def quick_var(a: Any, axis: Any, ddof: Any, root: bool = False, out: Any = None,
         return None
     if axis is None:
         whole = _moments_of_all(a, omit)
-        if whole is None or ddof >= a.size:
+        if whole is not None and ddof < a.size:
+            value = whole[1] if ddof == 0 else whole[1] * a.size / (a.size - ddof)
+            return _scalar(a, math.sqrt(value) if root else value, out, keepdims)
+        if not omit:
             return None
-        value = whole[1] if ddof == 0 else whole[1] * a.size / (a.size - ddof)
-        return _scalar(a, math.sqrt(value) if root else value, out, keepdims)
     return _average(a, axis, STD_OF if root else VARIANCE_OF, ddof, out, keepdims, omit)
 
 
@@ -89,11 +101,31 @@ def quick_mean_var(a: Any, axis: Any, ddof: Any) -> tuple[Any, Any] | None:
     walk = _walk_along(a, axis, False)
     if walk is None or ddof >= walk.length:
         return None
-    stats = _settled_moments(a, walk, False)
-    if stats is None:
+    mean, _, var, _ = walk.moments(walk.storage(a))
+    if not _settled(a, mean, False):
         return None
-    mean, var = stats[0], stats[2] * walk.length / (walk.length - ddof)  # as the general way has it, also without ddof
+    var = var * walk.length / (walk.length - ddof)  # as the general way has it, also without ddof
+    if walk.sizes is not None:
+        mean, var = (row.reshape(walk.sizes).transpose(walk.back) for row in (mean, var))
     return mean.reshape(walk.kept)[()], var.reshape(walk.kept)[()]
+
+
+class Batch(NamedTuple):
+    """Of finite numbers."""
+
+    shape: tuple[int, ...]  # of the kept axes
+    elements: int  # of every statistic
+    stats: Array  # of `kernels.moments`
+    bounds: Array  # of `Extrema` of `kernels.reduce`
+
+
+def quick_batch(a: Any, axis: Any) -> Batch | None:
+    walk = _walk_along(a, axis, True)
+    if walk is None or walk.sizes is not None:
+        return None
+    src = walk.storage(a)
+    stats = walk.moments(src)
+    return Batch(walk.kept, walk.length, stats, walk.extremes()(src, None)) if all_finite(stats[0]) else None
 
 
 def _scalar(a: Array, value: float, out: Any, keepdims: Any) -> Any:
@@ -102,48 +134,26 @@ def _scalar(a: Array, value: float, out: Any, keepdims: Any) -> Any:
     return _deliver(np.array(value), a, (), (1,) * a.ndim, out, keepdims)
 
 
-def quick_nan(a: Any, axis: Any, what: int, ddof: Any = 0, out: Any = None, keepdims: Any = NO_VALUE) -> Any:
-    """Of what is not NaN, where every slice has enough of it: after the plain one, which found a NaN."""
-    walk = _walk_along(a, axis, True) if type(ddof) is int else None
-    if walk is None or a.dtype.kind != "f":
-        return None
-    src = walk.storage(a)
-    plain = walk.moments(src)
-    unknown = np.isnan(plain[0])
-    if len(walk.kept) == 1 and np.count_nonzero(unknown) * FEW <= unknown.size:
-        return None  # the general way copies them
-    count, mean, low, m2 = walk.present()(src, None)
-    if not count.min() > max(ddof, 0):
-        return None
-    mean = np.where(unknown, mean + low, plain[0])
-    if not _finite(mean):
-        return None
-    values = mean if what == MEAN_OF else np.where(unknown, m2 / count, plain[2])
-    if what != MEAN_OF and ddof != 0:
-        count = np.where(unknown, count, walk.length)
-        values = values * count / (count - ddof)
-    if walk.sizes is not None:
-        values = values.reshape(walk.sizes).transpose([k - 1 for k in walk.back[1:]]).reshape(-1)
-    return _result(a, (np.sqrt(values) if what == STD_OF else values).astype(result_dtype(a.dtype)), walk, out, keepdims)
-
-
 def _average(a: Any, axis: Any, what: int, ddof: int, out: Any, keepdims: Any, omit: bool) -> Any:
     walk = _walk_along(a, axis, omit)
     if walk is None or ddof >= walk.length:
         return None
-    if walk.averages is not None:
-        times, by = (1.0, 1.0) if ddof == 0 else (float(walk.length), float(walk.length - ddof))
-        values = walk.averages(walk.storage(a), what, times, by)
-        if not _settled(a, values, omit):
-            return None
-        return _result(a, values.astype(np.float16) if a.dtype.char == "e" else values, walk, out, keepdims)
-    stats = _settled_moments(a, walk, omit)
-    if stats is None:
+    times, by = (1.0, 1.0) if ddof == 0 else (float(walk.length), float(walk.length - ddof))
+    src = walk.storage(a)
+    values = walk.averages(src, what, times, by)
+    if not (_settled(a, values, omit) or (omit and _completed(a, walk, src, values, what, ddof))):
         return None
-    if what == MEAN_OF:
-        return _result(a, stats[0].astype(result_dtype(a.dtype)), walk, out, keepdims)
-    var = stats[2] if ddof == 0 else stats[2] * walk.length / (walk.length - ddof)
-    return _result(a, (np.sqrt(var) if what == STD_OF else var).astype(result_dtype(a.dtype)), walk, out, keepdims)
+    if walk.sizes is not None:
+        values = values.reshape(walk.sizes).transpose(walk.back).reshape(-1)
+    return _result(a, values if values.dtype is walk.dtype else values.astype(walk.dtype), walk, out, keepdims)
+
+
+def _completed(a: Array, walk: _Walk, src: Any, values: Array, what: int, ddof: int) -> bool:
+    """Fill in what is NaN from what is not; False where that is too little, or infinite, or where the general way copies a few slices."""
+    if a.size > _MANY and len(walk.kept) == 1 and np.count_nonzero(values != values) * FEW <= values.size:
+        return False
+    completion = walk.complete()
+    return completion.fill(values, completion.present(src, None), what, ddof) == 0  # type: ignore[no-any-return]
 
 
 def _result(a: Array, values: Array, walk: _Walk, out: Any, keepdims: Any) -> Any:
@@ -165,14 +175,14 @@ def _deliver(values: Array, a: Array, kept: tuple[int, ...], full: tuple[int, ..
     return out
 
 
-def _finite(values: Array) -> bool:
+def all_finite(values: Array) -> bool:
     """Whether all are; sums of squares beyond the range of the dtype only say that the general way has to look."""
     return math.isfinite(values.dot(values))
 
 
 def _settled(a: Array, values: Array, omit: bool) -> bool:
     """Whether these are the results: finite, or NaN where an element is. Of an infinite element sums of differences make NaN, too."""
-    return _finite(values) or not (omit or _has_infinity(values) or _has_infinity(a))
+    return all_finite(values) or not (omit or _has_infinity(values) or _has_infinity(a))
 
 
 def _has_infinity(a: Array) -> bool:
@@ -182,16 +192,6 @@ def _has_infinity(a: Array) -> bool:
     if a.dtype.char == "e":  # `isinf` of a million halves takes 2.4 ms
         return any((piece.view(np.uint16) & 0x7FFF == 0x7C00).any() for piece in pieces)
     return any(np.isinf(piece).any() for piece in pieces)
-
-
-def _settled_moments(a: Array, walk: _Walk, omit: bool) -> Array | None:
-    """(4, statistics), in the order of the result."""
-    stats = walk.moments(walk.storage(a))
-    if not _settled(a, stats[0], omit):
-        return None
-    if walk.sizes is not None:
-        stats = stats.reshape(4, *walk.sizes).transpose(walk.back).reshape(4, -1)
-    return stats
 
 
 def _moments_of_all(a: Any, omit: bool) -> tuple[float, float] | None:
@@ -267,11 +267,12 @@ def _make_walk(a: Array, axis: Any) -> _Walk | None:
         storage = _storage_of_any(layout_of(a.ndim, axes), threads.get_num_threads())
     sizes = None if walk.sizes == kept and sorted(walk.back) == list(walk.back) else walk.sizes
     full = tuple(1 if k in axes else n for k, n in enumerate(a.shape))
-    back = (0, *(1 + k for k in walk.back))
-    found = np.float32 if a.dtype.char == "f" else np.float64  # and rounded once more where the result has 16 bits, as the general way does
-    averages = passes.averages_pass(walk.problem, found) if sizes is None else None
-    present = cache(lambda: passes.reduction_pass(walk.problem, "present"))
-    return _Walk(passes.moments_pass(walk.problem, NO_RSTD, 0), averages, present, storage, sizes, back, kept, full, count_of(a, axes))
+    # In float64 what is rounded to 16 bits, as in the general way.
+    averages = passes.averages_pass(walk.problem, np.float32 if a.dtype.char == "f" else np.float64)
+    complete = cache(lambda: _Completion(passes.reduction_pass(walk.problem, "present"), Driver(kernels.reduce, "complete_averages")))
+    extremes = cache(lambda: passes.reduction_pass(walk.problem, "extrema"))
+    moments = passes.moments_pass(walk.problem, passes.NO_RSTD, 0)
+    return _Walk(moments, averages, complete, extremes, storage, sizes, walk.back, kept, full, count_of(a, axes), result_dtype(a.dtype))
 
 
 def _storage_of_turned(flatten: Callable[[Any], Any], turned: tuple[int, ...]) -> Callable[[Array], Any]:

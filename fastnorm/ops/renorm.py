@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastnorm.ops import passes
+from fastnorm.ops import gradient_passes, passes
 from fastnorm.ops.batch import channel_layout, channels_of
 from fastnorm.ops.door import RunningPair, apart, gradient_dtype, gradient_of, output, running_pair
 from fastnorm.plan.intake import as_array, eps_of, number, vector
@@ -233,7 +233,7 @@ def batch_renorm_backward(
         saved = [apart(value, target) for value in saved]
     centre, spread, factor, offset = saved
     problem = arrange(channel_layout(x.ndim, axis, True), (x, target.computed, None, grad, None), get_num_threads())
-    dgamma, dbeta = passes.gradient(problem, centre, spread, factor if scale is None else scale * factor, None, None)
+    dgamma, dbeta = gradient_passes.gradient(problem, centre, spread, factor if scale is None else scale * factor, None, None)
     problem.finish()
     dgamma = factor * dgamma + offset * dbeta
     return BatchRenormGradients(target.deliver(), dgamma.astype(dtype, copy=False), dbeta.astype(dtype, copy=False))

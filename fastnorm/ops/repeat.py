@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnorm.ops import passes
+from fastnorm.ops import gradient_passes, passes
 from fastnorm.plan.problem import Problem
 from fastnorm.runtime import recycling
 
@@ -40,7 +40,7 @@ def backpropagator(
 
     operands : x, out, dy; mean : None for RMS norm
     """
-    walk = passes.gradient_walk(problem, activation, training)
+    walk = gradient_passes.gradient_walk(problem, activation, training)
     x, out = operands[:2]
     of_x, of_out, of_dy = (passes.flattener(a) for a in operands)
     of_mean, of_rstd = passes.statistician(mean), passes.statistician(rstd)

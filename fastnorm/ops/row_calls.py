@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastnorm.ops import passes
+from fastnorm.ops import gradient_passes, passes
 from fastnorm.ops.calls import memorable, recall, remember, signature
 from fastnorm.ops.door import Output, apart, gradient_dtype, gradient_of, output
 from fastnorm.ops.few import again, find, offer
@@ -202,7 +202,7 @@ def backward(dy: ArrayLike, x: ArrayLike, mean: Any, rstd: Any, gamma: Any, axis
             offer(x, options, "backward_short_rows" if passes.is_short(problem) else "backward_rows", problem)
     flat_mean = None if centre is None else rows.flat_statistic(problem, centre)
     weight = passes.weights(problem, x, rows.flat_parameter(problem, scale))
-    dgamma, dbeta = passes.gradient(problem, flat_mean, rows.flat_statistic(problem, spread), weight, None, None)
+    dgamma, dbeta = gradient_passes.gradient(problem, flat_mean, rows.flat_statistic(problem, spread), weight, None, None)
     problem.finish()
     dgamma, dbeta = (rows.parameter(problem, g).astype(param_dtype, copy=False) for g in (dgamma, dbeta))
     return target.deliver(), dgamma, dbeta

@@ -51,7 +51,6 @@ def rescale(
     # Every vector is there, as in training: one kernel serves all. A batch shares its shifts, and one kept axis is no batch.
     gain, no_shift = np.ones(problem.geometry.parameters), np.zeros(problem.geometry.parameters)
     beta = no_shift if shift is None else vector(shift, 0.0)
-    walk = passes.apply_pass(problem, None, tag)
-    walk(passes.storages(problem), vector(centre, 0.0), vector(low, 0.0), vector(factor, 1.0), gain, beta)
+    passes.apply(problem, vector(centre, 0.0), vector(low, 0.0), vector(factor, 1.0), gain, beta, None, tag)
     problem.finish()
     return target.deliver()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from fastnorm.ops import passes
 from fastnorm.ops.average_calls import degrees
 from fastnorm.ops.door import output
 from fastnorm.ops.launch import Driver
-from fastnorm.ops.quick import NO_RSTD
+from fastnorm.ops.quick import all_finite
 from fastnorm.ops.reduction import Reduced, count_of, extremes, layout_of, plan, reduce_moments
 from fastnorm.ops.scaling import rescale
 from fastnorm.plan.intake import as_array, check_nan_policy, is_bfloat16, normalize_axes, result_dtype
@@ -131,7 +130,7 @@ def _scores_of_finite(a: Array, axes: tuple[int, ...], ddof: float) -> Array | N
     flat, eps = a.reshape(-1), _eps(a.dtype)
     stats = way.moments(flat)
     suspects = way.factors(stats, float(n), float(n - ddof), eps, 10.0 * eps)
-    if (suspects and n > 1) or not math.isfinite(stats[0].dot(stats[0])):
+    if (suspects and n > 1) or not all_finite(stats[0]):
         return None
     target = output("out", None, a, (a,))
     operands = (flat, target.computed.reshape(-1), None, None, None)
@@ -145,7 +144,9 @@ def _make_way(a: Array, axes: tuple[int, ...]) -> _Way | None:
         return None
     problem = arrange(layout_of(a.ndim, axes, True), (a, a, None, None, None), get_num_threads())
     apply = passes.apply_pass(problem, None, None)
-    return _Way(passes.moments_pass(walk.problem, NO_RSTD, 0), Driver(kernels.scores, "score_factors"), apply, problem.geometry.parameters)
+    return _Way(
+        passes.moments_pass(walk.problem, passes.NO_RSTD, 0), Driver(kernels.scores, "score_factors"), apply, problem.geometry.parameters
+    )
 
 
 def _nearly_constant(a: Array, axes: tuple[int, ...], found: Reduced, limit: float) -> bool:

@@ -39,6 +39,7 @@ class Problem(NamedTuple):
     order: tuple[int, ...]  # axes of x as they lie in memory
     detours: tuple[tuple[Array, Array], ...]  # (the user's output, where it is computed instead)
     per_element: int  # length of parameters that are vectors along the elements of a run, 0 where they are numbers
+    passes: dict[Any, Any]  # what `ops.passes` keeps with the plan
 
     def finish(self) -> None:
         """Bring results that were computed elsewhere home."""
@@ -52,6 +53,10 @@ class _Kept(NamedTuple):
     table: NDArray[np.int64]
     order: tuple[int, ...]
     per_element: int
+    passes: dict[Any, Any]
+
+    def problem(self, carriers: tuple[Any, ...], detours: tuple[tuple[Array, Array], ...] = ()) -> Problem:
+        return Problem(self.geometry, self.schedule, self.table, carriers, self.order, detours, self.per_element, self.passes)
 
 
 class _Seen(NamedTuple):
@@ -89,7 +94,7 @@ def arrange(layout: Layout, operands: Operands, n_threads: int) -> Problem:
     if not isinstance(kept, _Kept):
         kept = _plan_contiguous(layout, operands, n_threads)
         _keep(known, kept)
-    return Problem(kept.geometry, kept.schedule, kept.table, operands, kept.order, (), kept.per_element)
+    return kept.problem(operands)
 
 
 def _keep(key: Any, plan: _Kept | _Seen) -> None:
@@ -110,8 +115,7 @@ def _arrange_seen(layout: Layout, operands: Operands, n_threads: int) -> Problem
     known = tuple(key)
     seen = _kept.get(known)
     if isinstance(seen, _Seen):
-        kept = seen.kept
-        return Problem(kept.geometry, kept.schedule, kept.table, seen.views(operands), kept.order, (), kept.per_element)
+        return seen.kept.problem(seen.views(operands))
     problem, seen = _arrange_any(layout, operands, n_threads)
     if seen is not None:
         _keep(known, seen)
@@ -133,7 +137,7 @@ def _plan_contiguous(layout: Layout, operands: Operands, n_threads: int) -> _Kep
     schedule = _schedule(layout, geometry, collapsed, arrays, n_threads, operands[GRAD - 1] is not None)
     row = (0, *collapsed.strides[0])
     table = _table(layout, geometry, schedule, {k + 1: row for k, array in enumerate(operands) if array is not None})
-    return _Kept(geometry, schedule, table, collapsed.order, per_element(layout, geometry, schedule))
+    return _Kept(geometry, schedule, table, collapsed.order, per_element(layout, geometry, schedule), {})
 
 
 def _geometry(layout: Layout, collapsed: Collapsed) -> Geometry:
@@ -230,10 +234,10 @@ def _arrange_any(layout: Layout, operands: Operands, n_threads: int) -> tuple[Pr
     if not plain:
         schedule = schedule._replace(stream=False)
     table = _table(layout, geometry, schedule, {k + 1: view.row for k, view in enumerate(views) if view is not None})
-    kept = _Kept(geometry, schedule, table, collapsed.order, per_element(layout, geometry, schedule))
+    kept = _Kept(geometry, schedule, table, collapsed.order, per_element(layout, geometry, schedule), {})
     where_they_lie = all(a is b for a, b in zip(arranged, operands, strict=True))
     seen = _Seen(kept, collapsed.strides, collapsed.sizes, plain) if where_they_lie else None
-    return Problem(geometry, schedule, table, views, collapsed.order, tuple(detours), kept.per_element), seen
+    return kept.problem(views, tuple(detours)), seen
 
 
 def _arrange_copied(layout: Layout, x: Array, operands: Operands, n_threads: int) -> Problem:

@@ -23,3 +23,6 @@ START, STEP_BATCH, STEP_OUTER, STEP_CHANNEL, STEP_INNER = 0, 1, 2, 3, 4
 # Rows. PARAM is where the parameters of element (b, o, c, i) stand, if no two elements of a run share them.
 PROBLEM, SRC, OUT, EXTRA, GRAD, GRAD_EXTRA, PARAM = 0, 1, 2, 3, 4, 5, 6
 N_ROWS = 7
+
+# What is asked for of the moments of every statistic.
+MEAN_OF, VARIANCE_OF, STD_OF = 0, 1, 2

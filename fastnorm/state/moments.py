@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastnorm.ops.average_calls import degrees
-from fastnorm.ops.pooling import Pool, pooled
+from fastnorm.ops.pooling import Pool, pooled, with_batch
+from fastnorm.ops.quick import quick_batch
 from fastnorm.ops.reduction import count_of, extremes
 from fastnorm.ops.statistics import weights_like
 from fastnorm.plan.intake import as_array, check_nan_policy, normalize_axes
@@ -78,6 +79,11 @@ class RunningMoments:
         TypeError, numpy.exceptions.AxisError
         """
         array = as_array("batch", batch)
+        quick = quick_batch(array, self.axis) if weights is None else None
+        taken = None if quick is None else with_batch(self._pool, self._extrema, quick)
+        if taken is not None:
+            self._pool, self._extrema = taken
+            return
         axes = normalize_axes(self.axis, array.ndim)
         shape = tuple(n for k, n in enumerate(array.shape) if k not in axes)
         if self._pool is not None and shape != self._pool.shape:
