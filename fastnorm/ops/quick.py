@@ -268,10 +268,11 @@ def _make_walk(a: Array, axis: Any) -> _Walk | None:
     sizes = None if walk.sizes == kept and sorted(walk.back) == list(walk.back) else walk.sizes
     full = tuple(1 if k in axes else n for k, n in enumerate(a.shape))
     # In float64 what is rounded to 16 bits, as in the general way.
-    averages = passes.averages_pass(walk.problem, np.float32 if a.dtype.char == "f" else np.float64)
-    complete = cache(lambda: _Completion(passes.reduction_pass(walk.problem, "present"), Driver(kernels.reduce, "complete_averages")))
-    extremes = cache(lambda: passes.reduction_pass(walk.problem, "extrema"))
-    moments = passes.moments_pass(walk.problem, passes.NO_RSTD, 0)
+    problem = walk.problem.bare()
+    averages = passes.averages_pass(problem, np.float32 if a.dtype.char == "f" else np.float64)
+    complete = cache(lambda: _Completion(passes.reduction_pass(problem, "present"), Driver(kernels.reduce, "complete_averages")))
+    extremes = cache(lambda: passes.reduction_pass(problem, "extrema"))
+    moments = passes.moments_pass(problem, passes.NO_RSTD, 0)
     return _Walk(moments, averages, complete, extremes, storage, sizes, walk.back, kept, full, count_of(a, axes), result_dtype(a.dtype))
 
 

@@ -42,8 +42,11 @@ def rescale(
     kept = tuple(k for k in range(x.ndim) if k not in axes)
     problem = arrange(layout_of(x.ndim, axes, True), (x, target.computed, None, None, None), get_num_threads())
 
+    shape = tuple(x.shape[k] for k in kept)
+
     def vector(values: Array | None, absent: float) -> Array:
-        shape = tuple(x.shape[k] for k in kept)
+        if len(kept) == 1 and values is not None and _is_vector(values, shape) and not np.may_share_memory(values, target.computed):
+            return values
         # np.broadcast_to gives a read-only array, another type to Numba: eight kernels where one will do.
         return in_memory(np.full(shape, absent if values is None else values, np.float64), kept, problem.order)
 
@@ -54,3 +57,10 @@ def rescale(
     passes.apply(problem, vector(centre, 0.0), vector(low, 0.0), vector(factor, 1.0), gain, beta, None, tag)
     problem.finish()
     return target.deliver()
+
+
+def _is_vector(values: Array, shape: tuple[int, ...]) -> bool:
+    """Whether these are numbers as kernels read them; a copy of each takes longer than a few rows of many columns."""
+    return (
+        type(values) is np.ndarray and values.shape == shape and values.dtype.char == "d" and values.dtype.isnative and values.flags.carray
+    )

@@ -41,6 +41,10 @@ class Problem(NamedTuple):
     per_element: int  # length of parameters that are vectors along the elements of a run, 0 where they are numbers
     passes: dict[Any, Any]  # what `ops.passes` keeps with the plan
 
+    def bare(self) -> Problem:
+        """For what outlives the call: without its arrays."""
+        return self._replace(carriers=(None,) * len(self.carriers), detours=())
+
     def finish(self) -> None:
         """Bring results that were computed elsewhere home."""
         for out, temporary in self.detours:

@@ -10,7 +10,18 @@ from numpy.typing import NDArray
 from fastnorm.ops.reduction import extremes
 from fastnorm.ops.scaling import rescale
 from fastnorm.preprocessing.door import InvalidParameterError, check_flags, refuse_infinity, untouched_on_error
-from fastnorm.preprocessing.scaler import NOTHING, Fill, Scaler, eps_of, exact_dtype, nothing, reciprocal, takes_streams, without_nothing
+from fastnorm.preprocessing.scaler import (
+    NOTHING,
+    Fill,
+    Scaler,
+    eps_of,
+    exact_dtype,
+    nothing,
+    reciprocal,
+    same,
+    takes_streams,
+    without_nothing,
+)
 
 Array = NDArray[Any]
 
@@ -172,7 +183,7 @@ class MinMaxScaler(Scaler):
     def _filling(self, inverse: bool) -> Fill:
         centre: Any = np.asarray(self.data_min_, np.float64)
         shift: Any = np.float64(self.feature_range[0])
-        if not np.array_equal(self.min_, self._min_as_fitted(), equal_nan=True):  # changed by hand
+        if not same(np.asarray(self.min_), self._min_as_fitted()):  # changed by hand
             centre, shift = NOTHING, np.asarray(self.min_, np.float64)
         if inverse:
             gain = reciprocal(self.scale_)

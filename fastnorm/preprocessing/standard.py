@@ -12,7 +12,7 @@ from fastnorm.ops import sparse
 from fastnorm.ops.reduction import reduce_moments
 from fastnorm.ops.scaling import rescale
 from fastnorm.preprocessing.door import check_flags, is_sparse, refuse_infinity, untouched_on_error
-from fastnorm.preprocessing.scaler import NOTHING, Fill, Scaler, nothing, reciprocal, takes_streams
+from fastnorm.preprocessing.scaler import NOTHING, Fill, Scaler, nothing, reciprocal, same, takes_streams
 
 Array = NDArray[Any]
 _EPS = float(np.finfo(np.float64).eps)
@@ -186,7 +186,7 @@ class StandardScaler(Scaler):
         """What the rounding of the mean lost, unless the mean has been changed by hand."""
         exact = getattr(self, "_exact_mean", None)
         mean = np.asarray(self.mean_)
-        return exact[1] if exact is not None and np.array_equal(exact[0], mean, equal_nan=True) else np.zeros(mean.shape)
+        return exact[1] if exact is not None and same(exact[0], mean) else np.zeros(mean.shape)
 
     def _join(self, moments: Array, is_whole: bool) -> None:
         if not self._is_new():
