@@ -174,6 +174,15 @@ def test_dtypes_are_kept_and_integers_become_float64(few: int, monkeypatch: pyte
         assert scaler.mean_.dtype == scaler.var_.dtype == scaler.scale_.dtype == np.float64
 
 
+def test_attributes_in_the_memory_of_the_output_are_read_first() -> None:
+    X = np.random.default_rng(1).normal(5.0, 2.0, (200_000, 3))
+    expected = StandardScaler().fit(X).transform(X)
+    for row in (0, 70_000, 199_999):
+        scaler, out = StandardScaler().fit(X), np.zeros_like(X)
+        out[row], scaler.mean_ = scaler.mean_, out[row]
+        np.testing.assert_array_equal(scaler.transform(X, out=out), expected)
+
+
 @pytest.mark.parametrize("kind", ALL)
 @pytest.mark.parametrize("progress", [False, True])
 def test_out_receives_the_result(kind: Any, progress: bool, monkeypatch: pytest.MonkeyPatch) -> None:
