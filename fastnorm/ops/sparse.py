@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnorm import kernels
-from fastnorm.plan.memory import view_of
+from fastnorm.plan.memory import form_of
 from fastnorm.runtime import recycling
 from fastnorm.runtime.crew import HEAVY
 from fastnorm.runtime.threads import crew_for
@@ -59,7 +59,7 @@ def _vector(array: Array) -> Array:
         return np.array(array, array.dtype.newbyteorder("="))
     if type(array) is np.ndarray and array.flags.writeable:
         return array
-    return view_of(array, (0, 0, 0, array.itemsize), (1, 1, 1, array.size), True).carrier
+    return form_of(array, (0, 0, 0, array.itemsize), (1, 1, 1, array.size), True).view(array).carrier
 
 
 def lines_of(table: Array) -> Compressed | None:

@@ -54,26 +54,39 @@ def is_aligned(array: NDArray[Any], steps: Steps) -> bool:
 
 
 def is_plain(array: NDArray[Any], steps: Steps, sizes: Steps, unit: int) -> bool:
-    """Whether runs of an array are contiguous, aligned and of native byte order. Arguments as of `view_of`."""
+    """Whether runs of an array are contiguous, aligned and of native byte order. Arguments as of `form_of`."""
     return is_aligned(array, steps) and (steps[unit] == array.itemsize or sizes[unit] == 1)
 
 
-def view_of(array: NDArray[Any], steps: Steps, sizes: Steps, plain: bool) -> View:
-    """Present an array to the kernels without copying it: as it is, or as bytes.
+class Form(NamedTuple):
+    """How arrays of one dtype and strides are presented."""
+
+    lowest: int  # bytes from the first element to the lowest in memory
+    items: int
+    typestr: str
+    kind: str
+    strided: bool
+    swapped: bool
+    row: tuple[int, int, int, int, int]
+
+    def view(self, array: NDArray[Any]) -> View:
+        address = array.__array_interface__["data"][0] + self.lowest
+        carrier = np.asarray(_Bytes(array, address, self.items, self.typestr))
+        return View(carrier, self.kind, self.strided, self.swapped, self.row)
+
+
+def form_of(array: NDArray[Any], steps: Steps, sizes: Steps, plain: bool) -> Form:
+    """Present arrays to the kernels without copying them: as they are, or as bytes.
 
     steps : bytes along b, o, c, i
     """
-    address = array.__array_interface__["data"][0]
     lowest = sum(min(0, step * (size - 1)) for step, size in zip(steps, sizes, strict=True))
     highest = sum(max(0, step * (size - 1)) for step, size in zip(steps, sizes, strict=True)) + array.itemsize
-    item = array.itemsize
-    swapped = not array.dtype.isnative
-    scale = item if plain else 1
-    typestr = raw_type(array.dtype) if plain else "|u1"
-    carrier = np.asarray(_Bytes(array, address + lowest, (highest - lowest) // scale, typestr))
+    scale = array.itemsize if plain else 1
     b, o, c, i = (step // scale for step in steps)
     row = (-lowest // scale, b, o, c, i)
-    return View(carrier, kind_of(array.dtype), not plain, swapped, row)
+    typestr = raw_type(array.dtype) if plain else "|u1"
+    return Form(lowest, (highest - lowest) // scale, typestr, kind_of(array.dtype), not plain, not array.dtype.isnative, row)
 
 
 def pieces(length: int, total: int, most: int) -> list[slice]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnorm.plan.geometry import Collapsed, Geometry, collapse
-from fastnorm.plan.memory import Steps, is_aligned, is_plain, kind_of, view_of
+from fastnorm.plan.memory import Form, form_of, is_aligned, is_plain, kind_of
 from fastnorm.plan.schedule import Schedule, make_schedule
 from fastnorm.plan.table import GRAD, N_ROWS, PARAM, PROBLEM, WIDTH
 
@@ -67,13 +67,10 @@ class _Seen(NamedTuple):
     """How operands of any strides are presented, all of which are walked where they lie."""
 
     kept: _Kept
-    steps: tuple[Steps, ...]  # bytes along b, o, c, i, of every operand that there is
-    sizes: Steps
-    plain: bool
+    forms: tuple[Form | None, ...]  # of every operand that there is
 
     def views(self, operands: Operands) -> tuple[Any, ...]:
-        steps = iter(self.steps)
-        return tuple(None if a is None else view_of(a, next(steps), self.sizes, self.plain) for a in operands)
+        return tuple(None if form is None or a is None else form.view(a) for form, a in zip(self.forms, operands, strict=True))
 
 
 _kept: dict[Any, _Kept | _Seen] = {}
@@ -234,14 +231,14 @@ def _arrange_any(layout: Layout, operands: Operands, n_threads: int) -> tuple[Pr
         for a, steps in zip(arrays, collapsed.strides, strict=True)
     )
     steps_of = iter(collapsed.strides)
-    views = tuple(None if a is None else view_of(a, next(steps_of), collapsed.sizes, plain) for a in arranged)
+    forms = tuple(None if a is None else form_of(a, next(steps_of), collapsed.sizes, plain) for a in arranged)
     if not plain:
         schedule = schedule._replace(stream=False)
-    table = _table(layout, geometry, schedule, {k + 1: view.row for k, view in enumerate(views) if view is not None})
+    table = _table(layout, geometry, schedule, {k + 1: form.row for k, form in enumerate(forms) if form is not None})
     kept = _Kept(geometry, schedule, table, collapsed.order, per_element(layout, geometry, schedule), {})
     where_they_lie = all(a is b for a, b in zip(arranged, operands, strict=True))
-    seen = _Seen(kept, collapsed.strides, collapsed.sizes, plain) if where_they_lie else None
-    return kept.problem(views, tuple(detours)), seen
+    seen = _Seen(kept, forms)
+    return kept.problem(seen.views(tuple(arranged)), tuple(detours)), seen if where_they_lie else None
 
 
 def _arrange_copied(layout: Layout, x: Array, operands: Operands, n_threads: int) -> Problem:
