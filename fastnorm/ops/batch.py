@@ -153,7 +153,7 @@ def batch_norm_train(
         repeated = _trainer(call.x, call.target.computed, call.extra, gamma, beta, call.axis, call.eps, activation, bool(unbiased), options)
         remember(key, repeated, out, *inputs)
     problem = call.problem()
-    stats = passes.normalize_pass(problem, call.eps, call.activation)(passes.storages(problem), *call.parameters)
+    stats = passes.normalize(problem, call.parameters[0], call.parameters[1], call.eps, call.activation)
     problem.finish()
     y = call.target.deliver()
     if running is not None:

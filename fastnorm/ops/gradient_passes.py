@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fastnorm import kernels
 from fastnorm.ops.launch import Driver, Launch
-from fastnorm.ops.passes import Storages, is_short, of_columns, options_of, storages
+from fastnorm.ops.passes import Storages, is_short, kept, of_columns, options_of, storages
 from fastnorm.plan.problem import Problem
 from fastnorm.plan.table import EXTRA
 
@@ -129,4 +129,6 @@ def gradient_walk(problem: Problem, activation: Any, training: bool) -> Callable
 
 def gradient(problem: Problem, mean: Any, rstd: Any, gamma: Any, beta: Any, activation: Any, training: bool = True) -> Gradients:
     """Write the input gradient; returns dgamma and dbeta."""
-    return gradient_walk(problem, activation, training)(storages(problem), mean, rstd, gamma, beta)
+    given = (mean, rstd, gamma, beta)
+    gradients: Gradients = kept(problem, gradient_walk, (activation, training), given)(storages(problem), *given)
+    return gradients

@@ -120,15 +120,15 @@ def _forward(x: ArrayLike, num_groups: Any, gamma: Any, beta: Any, axis: Any, ep
         scale, shift = apart(scale, target), apart(shift, target)
     problem = groups.plan(False, x, target.computed, None, None, None)
     weights = passes.weights(problem, x, scale), passes.weights(problem, x, shift)
-    walk = passes.normalize_pass(problem, eps, activation_tag(activation))
+    tag = activation_tag(activation)
     if memorable(key, out, *arrays):
         s = problem.schedule
         if activation is None and not problem.per_element and (s.rows or (s.fused and not s.planar)):
             name = "normalize_short_group_rows" if passes.is_short(problem) else "normalize_group_rows"
             offer(x, options, name if s.rows else "normalize_group_columns", problem)
-        forward = normalizer(problem, walk, x, target.computed, gamma, beta)
+        forward = normalizer(problem, passes.normalize_pass(problem, eps, tag), x, target.computed, gamma, beta)
         remember(key, lambda *like: _with_statistics(*forward(*like), shape), out, *arrays)
-    stats = walk(passes.storages(problem), *weights)
+    stats = passes.normalize(problem, *weights, eps, tag)
     problem.finish()
     return GroupNorm(target.deliver(), stats[0].reshape(shape), stats[3].reshape(shape))
 

@@ -27,18 +27,26 @@ NO_RSTD = -1.0  # in place of eps, where 1 / sqrt(var + eps) is not asked for
 _MOST_KEPT = 16  # with a plan
 
 
-def _kept(problem: Problem, make: Callable[..., Any], *arguments: Any, kinds: tuple[Any, ...] = ()) -> Any:
+def kept(problem: Problem, make: Callable[..., Any], arguments: tuple[Any, ...], parameters: tuple[Any, ...] = ()) -> Any:
     """The pass that `make` plans, kept with the plan: Numba looks for the types of the arguments of a launch once.
 
-    kinds : what else these types depend on
+    parameters : what the pass will be given beside storages; those of another kind have a pass of their own
     """
-    key = (make, kinds, arguments, tuple(map(type, arguments)))  # tags of two activations are equal tuples
+    key = (make, arguments, *map(type, arguments), *map(_kind_of, parameters))  # tags of two activations are equal tuples
     walk = problem.passes.get(key)
     if walk is None:
         if len(problem.passes) >= _MOST_KEPT:
             problem.passes.clear()
         walk = problem.passes[key] = make(problem, *arguments)
     return walk
+
+
+def _kind_of(parameter: Any) -> Any:
+    """What its type depends on to Numba."""
+    if parameter is None:
+        return None
+    array = parameter[0] if type(parameter) is tuple else parameter
+    return type(parameter), array.dtype.num, array.ndim, array.flags.num
 
 
 def storages(problem: Problem) -> Storages:
@@ -243,7 +251,7 @@ def reduction_pass(problem: Problem, tag: str) -> Callable[[Any, Any], NDArray[n
 def reduction(problem: Problem, tag: str) -> NDArray[np.float64]:
     """Of the source of the problem, weighted by EXTRA."""
     src, _, given, _, _ = storages(problem)
-    numbers: NDArray[np.float64] = _kept(problem, reduction_pass, tag)(src, given)
+    numbers: NDArray[np.float64] = kept(problem, reduction_pass, (tag,))(src, given)
     return numbers
 
 
@@ -259,7 +267,7 @@ def apply_pass(problem: Problem, eps: float | None, activation: Any) -> Callable
 
 
 def normalize_pass(
-    problem: Problem, eps: float, activation: Any, centre: Any = 0, *, adds: bool = False
+    problem: Problem, eps: float, activation: Any, centre: Any = 0, adds: bool = False
 ) -> Callable[[Storages, Any, Any], Statistics]:
     """Statistics of the source, applied to it: one launch if the second sweep finds it in cache.
 
@@ -302,12 +310,18 @@ def normalize_pass(
 
 def moments(problem: Problem, eps: float = 0.0, centre: Any = 0) -> Statistics:
     """Of the source."""
-    stats: Statistics = _kept(problem, moments_pass, eps, centre)(storages(problem)[0])
+    stats: Statistics = kept(problem, moments_pass, (eps, centre))(storages(problem)[0])
+    return stats
+
+
+def normalize(problem: Problem, gamma: Any, beta: Any, eps: float, activation: Any, centre: Any = 0, adds: bool = False) -> Statistics:
+    """Write the normalized elements to the output of the problem; parameters as of `weights`, the others as of `normalize_pass`."""
+    walk = kept(problem, normalize_pass, (eps, activation, centre, adds), (gamma, beta))
+    stats: Statistics = walk(storages(problem), gamma, beta)
     return stats
 
 
 def apply(problem: Problem, mean: Any, low: Any, var: Any, gamma: Any, beta: Any, eps: float | None, activation: Any) -> None:
     """Write the normalized elements of given statistics, vectors or None, to the output of the problem. eps : as of `apply_pass`"""
     given = (mean, low, var, gamma, beta)
-    walk = _kept(problem, apply_pass, eps, activation, kinds=tuple(values is None for values in given))
-    walk(storages(problem), *given)
+    kept(problem, apply_pass, (eps, activation), given)(storages(problem), *given)

@@ -162,7 +162,7 @@ def batch_renorm_train(
     r, d = limits.correction(stats, running, eps)
     gain, offset = (r, d) if scale is None else (scale * r, scale * d)
     offset = offset if shift is None else shift + offset
-    passes.apply_pass(problem, None, None)(passes.storages(problem), stats[0], stats[1], stats[3], gain, offset)
+    passes.apply(problem, stats[0], stats[1], stats[3], gain, offset, None, None)
     problem.finish()
     y = target.deliver()
     running.update(stats[0], stats[2], count)

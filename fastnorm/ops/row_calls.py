@@ -55,8 +55,8 @@ class _Call(NamedTuple):
             first.finish()
             x, total = total.computed, None
             problem = rows.plan(rows.forward, x, target.computed, None, None, None)
-        walk = passes.normalize_pass(problem, self.eps, None, self.centre, adds=total is not None)
-        stats = walk(passes.storages(problem), self.weights(problem, x, self.gamma), self.weights(problem, x, self.beta))
+        gamma, beta = self.weights(problem, x, self.gamma), self.weights(problem, x, self.beta)
+        stats = passes.normalize(problem, gamma, beta, self.eps, None, self.centre, total is not None)
         problem.finish()
         return rows.statistic(problem, stats[0]), rows.statistic(problem, stats[3])
 
