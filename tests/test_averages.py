@@ -148,6 +148,17 @@ def test_degrees_of_freedom_of_what_is_not_nan(ddof: int) -> None:
         assert texts == said
 
 
+@pytest.mark.parametrize("ddof", [-(2**53) - 1, -(2**63), -(2**70)])
+def test_degrees_of_freedom_beyond_the_integers_of_float64(ddof: int) -> None:
+    a = cases.sample(Problem((100, 3)), np.float64)
+    holes = np.where(a > 1, np.nan, a)
+    for _ in range(3):  # the third call is one of a function that takes what it was compiled for
+        np.testing.assert_allclose(fn.nanvar(holes, 0, ddof=ddof), np.nansum((a - np.nanmean(holes, 0)) ** 2 * (a <= 1), 0) / -ddof, 1e-12)
+        np.testing.assert_allclose(fn.mean_var(a, 0, ddof=ddof).var, a.var(0) * 100 / (100 - ddof), 1e-12)
+    assert not fn.nanvar(holes, 0, ddof=-(10**400)).any()
+    assert not fn.std(a, 0, ddof=-(10**400)).any()
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int16])
 @pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 64, 65])
 def test_of_few_rows_of_many_columns(n: int, dtype: Any) -> None:

@@ -35,6 +35,7 @@ _MOST_ELEMENTS, _MANY = 1 << 21, 1 << 18
 # Statistics that are looked through for NaN by one product.
 _MOST_STATISTICS = 1 << 20
 _MOST_WALKS = 4096
+_LEAST_DDOF = -(1 << 53)  # beyond, not all integers are float64
 _PIECE = 1 << 16
 
 
@@ -77,7 +78,7 @@ def quick_mean(a: Any, axis: Any, out: Any = None, keepdims: Any = NO_VALUE, omi
 
 
 def quick_var(a: Any, axis: Any, ddof: Any, root: bool = False, out: Any = None, keepdims: Any = NO_VALUE, omit: bool = False) -> Any:
-    if type(ddof) is not int:
+    if type(ddof) is not int or ddof < _LEAST_DDOF:
         return None
     if axis is None:
         whole = _moments_of_all(a, omit)
@@ -91,7 +92,7 @@ def quick_var(a: Any, axis: Any, ddof: Any, root: bool = False, out: Any = None,
 
 def quick_mean_var(a: Any, axis: Any, ddof: Any) -> tuple[Any, Any] | None:
     """Both in float64."""
-    if type(ddof) is not int:
+    if type(ddof) is not int or ddof < _LEAST_DDOF:
         return None
     if axis is None:
         whole = _moments_of_all(a, False)
