@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import pytest
@@ -46,6 +48,25 @@ def test_measure_calls_everybody() -> None:
     samples = timing.measure({"a": lambda: called.append("a"), "b": lambda: called.append("b")}, budget_s=0.01)
     assert set(called) == {"a", "b"}
     assert (samples.seconds > 0).all()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system does not say which threads run")
+def test_nobody_is_timed_while_anothers_thread_runs() -> None:
+    numbers = np.random.default_rng(0).random(400_000)
+    began, ended = threading.Event(), []
+
+    def work() -> None:
+        began.set()
+        np.sort(numbers)  # without the interpreter's lock, as the workers of libraries
+        ended.append(perf_counter())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert began.wait(10.0)
+    timing.settle()
+    settled = perf_counter()
+    thread.join()
+    assert ended[0] < settled
 
 
 def _small(monkeypatch: pytest.MonkeyPatch, operation: str, layout: str, dims: tuple[int, ...]) -> Problem:
