@@ -138,6 +138,22 @@ def test_the_short_way_with_nan_and_infinities(monkeypatch: pytest.MonkeyPatch, 
         np.testing.assert_allclose(found, expected, *((1e-2, 1e-2) if dtype is np.float16 else (1e-5, 1e-5)))
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("hole", [np.nan, np.inf])
+def test_a_hole_in_one_of_many_short_rows(dtype: Any, hole: float) -> None:
+    """Averages are looked through for NaN in pieces: the first, the last, and both sides of the border of two."""
+    a = cases.sample(Problem((20011, 3), 0), np.float64).astype(dtype)
+    for k in (0, quick._PIECE_OF_PRODUCT - 1, quick._PIECE_OF_PRODUCT, len(a) - 1):
+        holed = a.copy()
+        holed[k, 1] = hole
+        for name in AVERAGES:
+            found, texts = recorded(name, fn, holed, 1)
+            general, said = recorded(name, fn, holed, 1, where=True)
+            assert found.tobytes() == general.tobytes()
+            assert texts == said
+            assert np.flatnonzero(~np.isfinite(found)).tolist() == ([] if "nan" in name and np.isnan(hole) else [k])
+
+
 @pytest.mark.parametrize("ddof", [0, 1, 90])
 def test_degrees_of_freedom_of_what_is_not_nan(ddof: int) -> None:
     a = cases.sample(Problem((100, 3)), np.float64)
@@ -174,7 +190,9 @@ def test_of_few_rows_of_many_columns(n: int, dtype: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
-    "shape", [(1,), (5,), (2049,), (4097,), (32767,), (32768,), (10, 300), (3, 4099), (1000, 3), (7, 5, 3), (3, 4, 1, 9)], ids=str
+    "shape",
+    [(1,), (5,), (2049,), (4097,), (32767,), (32768,), (10, 300), (3, 4099), (1000, 3), (10007, 1), (7, 5, 3), (3, 4, 1, 9)],
+    ids=str,
 )
 def test_the_short_way_gives_the_bits_of_the_general_one(dtype: Any, shape: tuple[int, ...]) -> None:
     a = cases.sample(Problem(shape, 0), dtype)

@@ -205,14 +205,21 @@ def put_averages(out, count, moments, n, what, times, by):
         return
     for i in range(n):
         m2[i] = variance(Moments(count, mean[i], low[i], m2[i]))
+    put_variances(out, m2, n, what, times, by)
+
+
+@chunk_body
+def put_variances(out, variances, n, what, times, by):
+    """Or their roots; overwrites the variances."""
+    wide_vectors()
     if times != by:
         for i in range(n):
-            m2[i] = rescaled(m2[i], times, by)
+            variances[i] = rescaled(variances[i], times, by)
     if what == STD_OF:
         for i in range(n):
-            m2[i] = root(m2[i])
+            variances[i] = root(variances[i])
     for i in range(n):
-        write(out, i, at(m2, i))
+        write(out, i, at(variances, i))
 
 
 @chunk_body

@@ -176,7 +176,9 @@ def settle_rows(stats, first, n, inner, eps):
         var = variance(moments)
         means[k], lows[k] = rounded_mean(moments)
         variances[k] = var
-        rstds[k] = reciprocal_std(var, eps)
+    if eps >= 0.0:
+        for k in range(n):
+            rstds[k] = reciprocal_std(variances[k], eps)
 
 
 @loop

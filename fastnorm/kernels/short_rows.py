@@ -12,9 +12,9 @@ from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.parameters import gain_of, shift_of
 from fastnorm.element.storage import FEW_LANES, LANES, as_compute, at, cut, load, row, write, zero_of
 from fastnorm.kernels.apply import parameters_of_channels
-from fastnorm.kernels.columns import clear
+from fastnorm.kernels.columns import clear, copy_run
 from fastnorm.kernels.dealing import deal
-from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE
+from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, put_variances
 from fastnorm.kernels.normalize import means_of, settle_rows
 from fastnorm.kernels.prefetch import fetch_edges_to_write, fetch_run_anyway
 from fastnorm.kernels.scratch import vectors
@@ -27,7 +27,20 @@ from fastnorm.kernels.tile import (
     sums_at_once,
 )
 from fastnorm.kernels.walk import span
-from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, INNER, OUT, PROBLEM, SRC, START, STEP_BATCH, STEP_CHANNEL
+from fastnorm.plan.table import (
+    BATCH,
+    CHANNEL,
+    CHUNKS,
+    INNER,
+    MEAN_OF,
+    NO_RSTD,
+    OUT,
+    PROBLEM,
+    SRC,
+    START,
+    STEP_BATCH,
+    STEP_CHANNEL,
+)
 
 # Elements of a block of rows, which stays in L1; and rows of a block at most.
 BLOCK, MOST = 2048, 256
@@ -93,10 +106,11 @@ def squares_of_rows(src, place, step, n, inner, squares):
 
 
 @chunk_body
-def statistics_of_short_rows(src, stats, centre, eps, table, begin, n, inner):
+def statistics_of_short_rows(src, stats, first, centre, eps, table, begin, n, inner):
+    """Of rows begin to begin + n, to the statistics from `first` on."""
     wide_vectors()
     place, step = row_place(table, SRC, begin)
-    shifts, totals, squares = cut(row(stats, MEAN), begin, n), cut(row(stats, LOW), begin, n), cut(row(stats, VARIANCE), begin, n)
+    shifts, totals, squares = cut(row(stats, MEAN), first, n), cut(row(stats, LOW), first, n), cut(row(stats, VARIANCE), first, n)
     if centre is None:
         clear(shifts, n)
         clear(totals, n)
@@ -104,7 +118,7 @@ def statistics_of_short_rows(src, stats, centre, eps, table, begin, n, inner):
     else:
         shifts_of_rows(src, place, step, n, inner, shifts)
         sums_of_rows(src, place, step, n, inner, shifts, totals, squares)
-    settle_rows(stats, begin, n, inner, eps)
+    settle_rows(stats, first, n, inner, eps)
 
 
 @loop
@@ -163,7 +177,7 @@ def short_rows_normalize_chunk(src, out, stats, gamma, beta, centre, eps, activa
         n = min(block, last - begin)
         if streams is not None:
             fetch_edges_of_rows(out, table, begin, n, inner)
-        statistics_of_short_rows(src, stats, centre, eps, table, begin, n, inner)
+        statistics_of_short_rows(src, stats, begin, centre, eps, table, begin, n, inner)
         if out is not None:
             parameters_of_rows(parameters, table, begin, n, stats, centre, gamma, beta)
             normalize_short_rows(src, out, parameters, gamma, beta, activation, streams, table, begin, n, inner)
@@ -175,3 +189,26 @@ def short_rows_normalize_chunk(src, out, stats, gamma, beta, centre, eps, activa
 def short_rows_normalize(crew, src, out, stats, gamma, beta, centre, eps, activation, streams, table):
     arguments = (src, out, stats, gamma, beta, centre, eps, activation, streams, table)
     deal(crew, short_rows_normalize_chunk, table[PROBLEM, CHUNKS], arguments)
+
+
+@chunk_body
+def short_rows_averages_chunk(src, averages, what, times, by, table, chunk):
+    compact()
+    inner = table[PROBLEM, INNER]
+    first, last = span(table[PROBLEM, BATCH] * table[PROBLEM, CHANNEL], table[PROBLEM, CHUNKS], chunk)
+    block = min(MOST, BLOCK // inner)
+    stats = vectors(0.0, 4, block)
+    for begin in range(first, last, block):
+        n = min(block, last - begin)
+        statistics_of_short_rows(src, stats, 0, 0, NO_RSTD, table, begin, n, inner)
+        target = cut(averages, begin, n)
+        if what == MEAN_OF:
+            copy_run(target, row(stats, MEAN), n)
+        else:
+            put_variances(target, row(stats, VARIANCE), n, what, times, by)
+
+
+@driver
+def short_rows_averages(crew, src, averages, what, times, by, table):
+    """averages, what, times, by : as of `kernels.moments.interleaved_moments`"""
+    deal(crew, short_rows_averages_chunk, table[PROBLEM, CHUNKS], (src, averages, what, times, by, table))

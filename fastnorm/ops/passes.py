@@ -16,12 +16,11 @@ from fastnorm import kernels
 from fastnorm.ops.launch import Driver, Launch
 from fastnorm.plan.memory import kind_of
 from fastnorm.plan.problem import Problem
-from fastnorm.plan.table import EXTRA, MEAN_OF, STD_OF
+from fastnorm.plan.table import EXTRA, MEAN_OF, NO_RSTD, STD_OF
 
 Vector = NDArray[np.float64] | None
 Statistics = NDArray[np.float64]  # (4, batch * channel): mean, its low part, variance, 1 / sqrt(var + eps)
 Storages = Sequence[Any]  # of the operands src, out, extra, grad, grad_extra
-NO_RSTD = -1.0  # in place of eps, where 1 / sqrt(var + eps) is not asked for
 
 
 _MOST_KEPT = 16  # with a plan
@@ -205,6 +204,15 @@ def averages_pass(problem: Problem, dtype: Any) -> Callable[[Any, int, float, fl
     Its result has the dtype, or float64 where statistics have to be merged: what `moments_pass` finds, rounded.
     """
     geometry, schedule, table = problem.geometry, problem.schedule, problem.table
+    if is_short(problem):
+        short = Launch(problem, kernels.short_rows, "short_rows_averages")
+
+        def walk_short(src: Any, what: int, times: float, by: float) -> NDArray[Any]:
+            averages = np.empty(geometry.statistics, dtype)
+            short(src, averages, what, times, by, table)
+            return averages
+
+        return walk_short
     if schedule.planar or schedule.cuts > 1 or geometry.inner > 1:
         return _averages_of_moments(moments_pass(problem, NO_RSTD, 0))
     launch, partial, (grouped,) = Launch(problem, kernels.moments, "interleaved_moments"), np.empty((0, 4, 0)), of_columns(problem)

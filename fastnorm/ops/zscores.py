@@ -19,6 +19,7 @@ from fastnorm.ops.reduction import Reduced, count_of, extremes, layout_of, plan,
 from fastnorm.ops.scaling import rescale
 from fastnorm.plan.intake import as_array, check_nan_policy, is_bfloat16, normalize_axes, result_dtype
 from fastnorm.plan.problem import arrange
+from fastnorm.plan.table import NO_RSTD
 from fastnorm.runtime.threads import get_num_threads
 
 Array = NDArray[Any]
@@ -145,7 +146,7 @@ def _make_way(a: Array, axes: tuple[int, ...]) -> _Way | None:
     problem = arrange(layout_of(a.ndim, axes, True), (a, a, None, None, None), get_num_threads())
     apply = passes.apply_pass(problem, None, None)
     return _Way(
-        passes.moments_pass(walk.problem, passes.NO_RSTD, 0), Driver(kernels.scores, "score_factors"), apply, problem.geometry.parameters
+        passes.moments_pass(walk.problem, NO_RSTD, 0), Driver(kernels.scores, "score_factors"), apply, problem.geometry.parameters
     )
 
 

@@ -26,3 +26,5 @@ N_ROWS = 7
 
 # What is asked for of the moments of every statistic.
 MEAN_OF, VARIANCE_OF, STD_OF = 0, 1, 2
+# In place of eps, where 1 / sqrt(variance + eps) is not asked for.
+NO_RSTD = -1.0
