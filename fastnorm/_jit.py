@@ -38,11 +38,20 @@ from fastnorm import _linking
 
 forks.guard()
 
+
+class _Flags(set[str]):
+    """Numba makes them a part of the symbols of chunk bodies: in one order, not in that of a process. Of two processes that compiled the
+    same body at the same time, one had its drivers call it by a name that the cache no longer knew, and be compiled again."""
+
+    def __repr__(self) -> str:
+        return f"{{{', '.join(sorted(self))}}}"
+
+
 # Reductions may be reordered into vector lanes, products fused; NaN and inf keep their meaning
 # (never "nnan", "ninf": a NaN has to reach its own channel).
-REASSOCIATE: Any = {"reassoc", "contract", "nsz", "arcp"}
+REASSOCIATE: Any = _Flags({"reassoc", "contract", "nsz", "arcp"})
 # Compensated sums cancel to nothing under "reassoc".
-EXACT: Any = {"nsz", "contract"}
+EXACT: Any = _Flags({"nsz", "contract"})
 
 _COMMON: Any = {"nogil": True, "error_model": "numpy", "boundscheck": False, "_nrt": True}
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from conftest import PACKAGE_ROOT, RunPython, finish, start_python
 
 import fastnorm as fn
-from fastnorm.runtime import folder
+from fastnorm.runtime.machine import usable_cores
 
 needs_fork = pytest.mark.skipif(sys.platform == "win32", reason="no fork")
 
@@ -323,14 +324,7 @@ def test_show_config_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     assert "own workers" in text
 
 
-def test_what_is_compiled_ahead_is_not_compiled_again(run_python: RunPython, tmp_path: Path) -> None:
-    """In a copy of the usual folder, which the other tests have filled in part: a cold one takes a minute. They go on filling the usual
-    one, and a function that they compile in between no longer calls what was compiled ahead by its name."""
-    usual = folder.cache_folder()
-    copied = tmp_path / usual.name
-    copied.mkdir(mode=0o700)
-    for file in usual.glob("*.nbc"):
-        shutil.copy(file, copied)
+def test_what_is_compiled_ahead_is_not_compiled_again(run_python: RunPython) -> None:
     code = (
         PROLOGUE
         + """
@@ -347,9 +341,75 @@ for rows in (np.ones((90, 50), np.float32), np.ones((9, 2000), np.float32)):
 print(saved)
 """
     )
-    own: dict[str, str | None] = {**THREADS, "FASTNORM_CACHE_DIR": str(tmp_path)}
-    run_python("-m", "fastnorm", "warmup", timeout=300, **own)
-    assert run_python("-c", code, **own).stdout.strip() == "[]"
+    run_python("-m", "fastnorm", "warmup", timeout=300, **THREADS)
+    assert run_python("-c", code, **THREADS).stdout.strip() == "[]"
+
+
+def test_names_of_compiled_functions_are_the_same_in_every_process(run_python: RunPython, tmp_path: Path) -> None:
+    """Otherwise processes that fill a cache together compile each other's functions again."""
+    code = """
+import sys
+import numpy as np
+import fastnorm as fn
+from fastnorm import _linking
+
+x = np.ones((4, 3), np.float32)
+calls = [lambda: fn.batch_norm_train(x), lambda: fn.layer_norm(x)]
+for call in calls[:: int(sys.argv[1])]:
+    call()
+print(sorted(_linking._bodies))
+"""
+    named = [
+        run_python("-c", code, order, PYTHONHASHSEED=seed, FASTNORM_CACHE_DIR=str(tmp_path / seed), **THREADS).stdout
+        for order, seed in (("1", "1"), ("-1", "2"))
+    ]
+    assert "fastnorm" in named[0]
+    assert named[0] == named[1]
+
+
+HELPED = """
+import fastnorm as fn
+from fastnorm.state import warmup
+
+done = []
+warmup._calls = lambda dtype: [(str(k), lambda k=k: done.append(k)) for k in range(3)]
+assert fn.warmup(progress=False) == 3
+assert done == [0, 1, 2]
+"""
+
+
+@pytest.mark.parametrize("executable", ["", "/nowhere/python", "false"])
+def test_warm_up_needs_no_helper(run_python: RunPython, executable: str) -> None:
+    run_python("-c", f"import sys; sys.executable = {executable!r}{HELPED}", **THREADS)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists() or usable_cores() < 2, reason="no helper, or no list of processes")
+def test_the_helper_of_a_warm_up_ends_with_its_caller(run_python: RunPython) -> None:
+    """Killed, too: nobody tells the helper then."""
+    code = """
+import os, signal, subprocess, sys, time
+
+started = []
+usual = subprocess.Popen
+subprocess.Popen = lambda *arguments, **options: started.append(usual(*arguments, **options)) or started[-1]
+import fastnorm as fn
+from fastnorm.state import warmup
+
+def end():
+    print(started[0].pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+warmup._calls = lambda dtype: [("ends", end)]
+fn.warmup(progress=False)
+"""
+    process = start_python("-c", code, **THREADS)
+    out, _ = process.communicate(timeout=60)
+    helper = Path("/proc") / out.strip()
+    for _ in range(600):
+        if not helper.exists() or "Z" in (helper / "stat").read_text().rpartition(")")[2][:3]:
+            return
+        time.sleep(0.1)
+    raise AssertionError("the helper goes on")
 
 
 @pytest.mark.parametrize("dtype", ["int8", "nonsense", np.complex64, object()])

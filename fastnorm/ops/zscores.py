@@ -145,9 +145,7 @@ def _make_way(a: Array, axes: tuple[int, ...]) -> _Way | None:
         return None
     problem = arrange(layout_of(a.ndim, axes, True), (a, a, None, None, None), get_num_threads())
     apply = passes.apply_pass(problem, None, None)
-    return _Way(
-        passes.moments_pass(walk.problem, NO_RSTD, 0), Driver(kernels.scores, "score_factors"), apply, problem.geometry.parameters
-    )
+    return _Way(passes.moments_pass(walk.problem, NO_RSTD, 0), Driver(kernels.scores, "score_factors"), apply, problem.geometry.parameters)
 
 
 def _nearly_constant(a: Array, axes: tuple[int, ...], found: Reduced, limit: float) -> bool:

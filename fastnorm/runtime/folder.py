@@ -77,6 +77,11 @@ def cache_folder() -> Path:
         return Path(os.devnull) / "nowhere"  # nothing is writable: every save is skipped
 
 
+def is_shared() -> bool:
+    """Whether another process of this user finds what is kept in the folder."""
+    return cache_folder().name == f"fastnorm-{build_digest()}"
+
+
 def state() -> tuple[Path, int, int]:
     """The folder, the number of compiled variants in it, and their bytes."""
     folder = cache_folder()

@@ -16,15 +16,19 @@ _MOST_PER_CORE = 48 << 20
 _SLOW_MODELS, _MOST_PER_SLOW_CORE = (143, 207), 15 << 20
 
 
+def usable_cores() -> int:
+    """That this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @cache
 def last_level_cache_bytes(widened: bool = False) -> int:
     """What the cores of this process can hope for of the largest cache that the system names; 32 MB where it names none.
 
     widened : elements are computed in a wider type, and wait less for memory
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     slow = _writes_slowly_to_cache() and not widened
-    return min(_largest_cache_bytes(), cores * (_MOST_PER_SLOW_CORE if slow else _MOST_PER_CORE))
+    return min(_largest_cache_bytes(), usable_cores() * (_MOST_PER_SLOW_CORE if slow else _MOST_PER_CORE))
 
 
 def _largest_cache_bytes() -> int:

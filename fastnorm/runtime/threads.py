@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fastnorm.runtime import crew
+from fastnorm.runtime.machine import usable_cores
 from fastnorm.runtime.team import borrowed
 
 
@@ -19,9 +20,7 @@ def _limit() -> int:
     stated = os.environ.get("NUMBA_NUM_THREADS", "")
     if stated.isdigit() and int(stated) > 0:
         return int(stated)
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
+    return usable_cores()
 
 
 def _initial() -> int:
