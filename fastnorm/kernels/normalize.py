@@ -53,8 +53,9 @@ from fastnorm.plan.table import (
     STEP_CHANNEL,
 )
 
-# Elements of a block of short rows: their sums do not wait for each other.
-BLOCK = 1024
+# Elements of a block of rows: their sums do not wait for each other. In cache 4096 are 1.03 to 1.08 times as fast as 1024 (rows of 512 to
+# 1024), 8192 no faster; streaming 0.93 to 0.97, rows of `add_layer_norm` 0.81 to 0.97 (two cores of a Zen 4).
+BLOCK, STREAMED_BLOCK = 4096, 1024
 
 
 @variant
@@ -224,7 +225,7 @@ def rows_normalize_chunk(src, extra, out, total, stats, gamma, beta, centre, eps
     channel, inner, run = table[PROBLEM, CHANNEL], table[PROBLEM, INNER], table[PROBLEM, RUN]
     first, last = span(table[PROBLEM, BATCH] * channel, table[PROBLEM, CHUNKS], chunk)
     run = inner if run == 1 else run
-    block = max(1, BLOCK // inner)
+    block = max(1, (BLOCK if streams is None else STREAMED_BLOCK) // inner)
     held = holding(total, streams, block * inner)
     b = first // channel
     c = first - b * channel
