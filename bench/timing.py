@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bench import environment
+
 Call = Callable[[], Any]
 
 SMALL_S = 2e-3
@@ -151,7 +153,15 @@ def measure(calls: dict[str, Call], budget_s: float, before: Call | None = None)
     """Time the calls in turns, for about `budget_s` seconds; `before` precedes each.
 
     The first of a turn changes from turn to turn: otherwise one provider always finds the caches as the same other left them.
+
+    This thread stays on the first core, as OpenMP wants it, whose workers are pinned to the others (OMP_PROC_BIND): wherever the system had
+    put it beside one, oneDNN took 40 to 130 us for 3 to 8.
     """
+    with environment.some_cores(1):
+        return _measured(calls, budget_s, before)
+
+
+def _measured(calls: dict[str, Call], budget_s: float, before: Call | None) -> Samples:
     names = list(calls)
     first = {name: timed(calls[name], 1, before) for name in names}  # warm: the check has called it before
     plans, turns = make_plans(first, budget_s)
