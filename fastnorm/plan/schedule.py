@@ -63,8 +63,9 @@ CUT_ROWS, FEWEST_CUT_ROWS, FEW_CUTS = 512, 32, 16
 COLUMN_CUT_ELEMENTS, LEAST_CUT_ELEMENTS, LEAST_CUTS = 131072, 16384, 4
 # Elements from which the work of two threads pays: 4 us of one, and a compiled call of one thread takes 3 us less around it.
 PARALLEL_ELEMENTS = 32768
-# As which a short row counts there: 3 to 5 ns, however few elements it has.
-ROW_ELEMENTS = 16
+# As which a short row counts there, 3 to 5 ns, however few elements it has; and a plane that is read twice, which takes 30 ns:
+# training of (8, 32, 8, 8) was 1.2 times as fast with two threads.
+ROW_ELEMENTS, PLANE_ELEMENTS = 16, 96
 # Of the last-level cache that operands may fill before stores stream; rows, and columns in forward passes: all of it, but on a Zen. Two
 # cores, 90 MB of traffic: training of planes took 3.0 and, streaming, 2.4 ms, inference 2.5 and 2.0; of columns 3.6 and 3.8, 1.9 and 2.4;
 # backward of 77 MB 3.1 and 2.1 as planes, 4.0 and 3.2 as columns. On a Zen, columns of 26 MB of traffic and 32 of cache: streaming,
@@ -229,7 +230,8 @@ def _planar(
     fused = rows or (two_phases and balanced)
     units = statistics if fused else statistics * cuts
     short = rows and rows_apart and geometry.inner <= SHORT_ROW and (per_element or geometry.run == geometry.inner)
-    parallel |= short and n_threads > 1 and geometry.size + ROW_ELEMENTS * statistics >= PARALLEL_ELEMENTS
+    overhead = ROW_ELEMENTS * short or PLANE_ELEMENTS * (two_phases and not rows)
+    parallel |= n_threads > 1 and geometry.size + overhead * (geometry.size // max(1, geometry.inner)) >= PARALLEL_ELEMENTS
     planes = rows and planes_contiguous and accumulates and not per_element and 1 < geometry.run <= SHORT_PLANE
     stream = stream and not ((short and geometry.inner < SHORT_STREAMED_ROW) or (planes and geometry.run < SHORT_STREAMED_ROW))
     return Schedule(True, rows, short, planes, fused, parallel, stream, cuts, _chunks(units, n_threads, parallel), 0, 1, tile, 0, False)
