@@ -78,7 +78,15 @@ def batch_calls(shape: tuple[int, ...], dtype: Any, of_parameters: Any) -> dict[
 def group_calls(shape: tuple[int, ...], dtype: Any, of_parameters: Any) -> dict[str, Callable[[Array, Array | None], Any]]:
     gamma, beta = vectors(shape[1], of_parameters, 2)
     last = vectors(shape[-1], of_parameters, 2)
+    x, dy = arrays(shape, dtype, 2)
+    of_groups = fn.group_norm(x, 2, return_stats=True)[1:]
+    of_last = fn.group_norm(x, 2, axis=-1, return_stats=True)[1:]
+    of_instances = fn.instance_norm(x, return_stats=True)[1:]
     return {
+        "group_norm_backward": lambda x, out: fn.group_norm_backward(dy, x, 2, *of_groups, gamma, out=out),
+        "group_norm_backward, plain": lambda x, out: fn.group_norm_backward(dy, x, 2, *of_groups, out=out),
+        "group_norm_backward, last": lambda x, out: fn.group_norm_backward(dy, x, 2, *of_last, last[0], axis=-1, out=out),
+        "instance_norm_backward": lambda x, out: fn.instance_norm_backward(dy, x, *of_instances, gamma, out=out),
         "group_norm": lambda x, out: fn.group_norm(x, 2, gamma, beta, return_stats=True, out=out),
         "group_norm, last": lambda x, out: (fn.group_norm(x, 2, *last, axis=-1, out=out),),
         "instance_norm": lambda x, out: fn.instance_norm(x, gamma, beta, return_stats=True, out=out),
@@ -198,6 +206,17 @@ def test_errors_are_those_of_the_first_call() -> None:
         (lambda: fn.batch_norm_train(x, gamma, running_mean=mean[:3], running_var=var), ValueError, "running_mean has shape"),
         (lambda: fn.batch_norm_train(x, gamma, running_mean=mean.astype(int), running_var=var), TypeError, "running_mean has dtype"),
         (lambda: fn.batch_norm(x, mean, var[:4].copy()), ValueError, "var has shape"),
+    ]
+    planes = x.reshape(3, 4, 4, 4)
+    of_groups = fn.group_norm(planes, 2, return_stats=True)[1:]
+    ready(lambda: fn.group_norm_backward(planes, planes, 2, *of_groups))
+    wrong += [
+        (lambda: fn.group_norm_backward(planes, planes, 2, of_groups[0].reshape(-1), of_groups[1]), ValueError, "mean has shape"),
+        (lambda: fn.group_norm_backward(planes, planes, 2, of_groups[0].T.copy(), of_groups[1]), ValueError, "mean has shape"),
+        (lambda: fn.group_norm_backward(planes, planes, 2, of_groups[0], of_groups[1][:2].copy()), ValueError, "rstd has shape"),
+        (lambda: fn.group_norm_backward(planes, planes, 2, *of_groups, gamma[:3].copy()), ValueError, "gamma has shape"),
+        (lambda: fn.group_norm_backward(planes[:2].copy(), planes, 2, *of_groups), ValueError, "dy has shape"),
+        (lambda: fn.group_norm_backward(planes, planes, 2, None, of_groups[1]), TypeError, "mean"),
     ]
     before = mean.copy(), var.copy()
     for call, error, message in wrong:

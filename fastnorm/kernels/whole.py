@@ -20,12 +20,13 @@ from fastnorm.kernels.columns import add_run, copy_run
 from fastnorm.kernels.gradient import merge_gradient_sums, parameter_gradients_of_sums, planar_backward
 from fastnorm.kernels.gradient_columns import interleaved_backward, interleaved_gradient, interleaved_sums
 from fastnorm.kernels.gradient_elements import elements_backward
+from fastnorm.kernels.gradient_planes import planes_backward
 from fastnorm.kernels.gradient_short_rows import short_rows_backward
 from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, interleaved_merge, interleaved_moments
 from fastnorm.kernels.normalize import interleaved_normalize, planar_normalize, rows_normalize
 from fastnorm.kernels.short_rows import short_rows_normalize
 from fastnorm.kernels.walk import elements_per_statistic, parameters_per_statistic
-from fastnorm.plan.table import CHANNEL, CHUNKS, CUTS, INNER, PROBLEM
+from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, CUTS, INNER, PROBLEM
 
 
 @variant
@@ -270,6 +271,42 @@ def backward_columns_in_two(crew, dy, x, mean, rstd, gamma, out, gradients, grou
     merge_gradient_sums(table, partial, sums)
     interleaved_gradient(crew, grad, src, None, out.reshape(-1), None, *parameters, None, sums, True, None, grouped, table)
     deliver(table, sums, parameters[1], gradients)
+    return True
+
+
+@loop
+def fit_groups(statistics, x, out, table):
+    """Whether there is one number for every group of every sample, apart from the output."""
+    if statistics.ndim != 2:
+        return False
+    return statistics.shape[0] == x.shape[0] and fits(statistics, table[PROBLEM, BATCH] * table[PROBLEM, CHANNEL], out)
+
+
+@loop
+def groups_can_go_back(dy, x, mean, rstd, gamma, out, table):
+    fit = agree(dy, out) and groups_fit(x, gamma, None, out, table)
+    return fit and fit_groups(mean, x, out, table) and fit_groups(rstd, x, out, table)
+
+
+@driver
+def backward_group_planes(crew, dy, x, mean, rstd, gamma, out, gradients, table):
+    if not groups_can_go_back(dy, x, mean, rstd, gamma, out, table):
+        return False
+    sums, spread = np.empty((2, table[PROBLEM, BATCH] * gradients.shape[1])), flat(rstd)
+    operands = dy.reshape(-1), x.reshape(-1), out.reshape(-1)
+    planes_backward(crew, *operands, flat(mean), spread, double(gamma), None, None, sums, None, table)
+    deliver(table, sums, spread, gradients)
+    return True
+
+
+@driver
+def backward_group_columns(crew, dy, x, mean, rstd, gamma, out, gradients, grouped, table):
+    if not groups_can_go_back(dy, x, mean, rstd, gamma, out, table):
+        return False
+    sums, spread = np.empty((2, table[PROBLEM, BATCH] * gradients.shape[1])), flat(rstd)
+    operands = dy.reshape(-1), x.reshape(-1), None, out.reshape(-1), None
+    interleaved_backward(crew, *operands, flat(mean), spread, double(gamma), None, None, sums, True, None, grouped, table)
+    deliver(table, sums, spread, gradients)
     return True
 
 

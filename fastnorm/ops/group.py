@@ -141,10 +141,17 @@ def _backward(
     dy: ArrayLike, x: ArrayLike, num_groups: Any, mean: Any, rstd: Any, gamma: Any, axis: Any,
     activation: str | None, beta: Any, out: Any, source: str,
 ) -> GroupNormGradients:  # fmt: skip
+    options = (_backward, num_groups, type(num_groups), axis, type(axis))
+    few = find(x, options) if activation is beta is None else None
+    if few is not None:
+        dx, gradients = few.output() if out is None else out, np.empty((2, few.shape[axis]), gradient_dtype(gamma))
+        if few.run(dy, x, mean, rstd, gamma, dx, gradients):
+            return GroupNormGradients(dx, gradients[0], gradients[1])
     arrays = (x, dy, mean, rstd, gamma, beta)
-    key = signature((_backward, num_groups, type(num_groups), axis, type(axis), activation), out, *arrays)
+    key = signature((*options, activation), out, *arrays)
     known = recall(key, out, *arrays)
     if known is not None:
+        again(x, options)
         return GroupNormGradients(*known(*arrays, None, out))
     x = as_array("x", x)
     groups = _groups_of(x, axis, num_groups)
@@ -162,8 +169,11 @@ def _backward(
     problem = groups.plan(True, x, target.computed, None, grad, None)
     if grad is dy and memorable(key, out, *arrays):
         tag, of_parameters = activation_tag(activation), ((groups.channels,), param_dtype)
-        again = backpropagator(problem, tag, True, (x, target.computed, grad), mean, rstd, gamma, beta, *of_parameters)
-        remember(key, again, out, *arrays)
+        backward = backpropagator(problem, tag, True, (x, target.computed, grad), mean, rstd, gamma, beta, *of_parameters)
+        remember(key, backward, out, *arrays)
+        s = problem.schedule
+        if activation is beta is None and not problem.per_element and (s.planes or (s.fused and not s.planar)):
+            offer(x, options, "backward_group_planes" if s.planes else "backward_group_columns", problem)
     weights = passes.weights(problem, x, scale), passes.weights(problem, x, shift)
     dgamma, dbeta = gradient_passes.gradient(problem, centre.reshape(-1), spread.reshape(-1), *weights, activation_tag(activation))
     problem.finish()

@@ -144,7 +144,11 @@ def _few_calls(dtype: Any) -> Iterator[tuple[str, Callable[[], object]]]:
         "backward": partial(batch_norm_backward, x, x, ones, ones, gamma),
     }
     for axis in (1, -1):
-        calls[f"group norm, axis {axis}"] = partial(group_norm, x.reshape(2, 4, 4, 4), 2, gamma[:4], gamma[:4], axis=axis)
+        planes, of_groups = x.reshape(2, 4, 4, 4), np.ones((2, 2))
+        calls[f"group norm, axis {axis}"] = partial(group_norm, planes, 2, gamma[:4], gamma[:4], axis=axis)
+        calls[f"group norm, axis {axis}: backward"] = partial(
+            group_norm_backward, planes, planes, 2, of_groups, of_groups, gamma[:4], axis=axis
+        )
     for name, call in calls.items():
         yield f"few elements: {name}", partial(_repeat, call)
 
