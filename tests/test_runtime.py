@@ -378,7 +378,7 @@ assert done == [0, 1, 2]
 """
 
 
-@pytest.mark.parametrize("executable", ["", "/nowhere/python", "false"])
+@pytest.mark.parametrize("executable", ["", "/nowhere/python", "/bin/false", None])
 def test_warm_up_needs_no_helper(run_python: RunPython, executable: str) -> None:
     run_python("-c", f"import sys; sys.executable = {executable!r}{HELPED}", **THREADS)
 

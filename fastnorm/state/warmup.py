@@ -201,7 +201,7 @@ def _helped(kinds: list[np.dtype[Any]]) -> Iterator[None]:
 
     Numba compiles one function at a time in a process. Two took 27 instead of 50 s (float32, a Zen 4).
     """
-    if usable_cores() < 2 or not sys.executable or getattr(sys, "frozen", False) or not folder.is_shared():
+    if usable_cores() < 2 or not _is_python(sys.executable) or not folder.is_shared():
         yield
         return
     code = f"import sys; sys.path[:] = {sys.path!r}; from fastnorm.state import warmup; warmup.help_from_the_end()"
@@ -218,6 +218,11 @@ def _helped(kinds: list[np.dtype[Any]]) -> Iterator[None]:
         with contextlib.suppress(OSError):
             helper.stdin.close()  # type: ignore[union-attr]
         helper.wait()
+
+
+def _is_python(executable: str | None) -> bool:
+    """Where Python is embedded, it may be another program."""
+    return "python" in os.path.basename(executable or "").lower() and not getattr(sys, "frozen", False)
 
 
 def help_from_the_end() -> None:
