@@ -66,6 +66,37 @@ def test_norms_of_sums(name: str, dtype: Any, shape: tuple[int, ...], other: boo
     assert not np.may_share_memory(y, h)
 
 
+@pytest.mark.parametrize("shape", [(6, 5, 32), (40, 7), (3, 3000)], ids=str)
+def test_norms_of_sums_into_given_arrays(shape: tuple[int, ...]) -> None:
+    """Remembered where both outputs are in memory of their own; the same results wherever they are."""
+    x, residual, gamma = draw(shape, F4, 0), draw(shape, F4, 1), draw(shape[-1:], F4, 2)
+    wanted = [np.array(a) for a in fn.add_layer_norm(x, residual, gamma, gamma)]
+    forget()
+    memory = np.zeros(2 * x.size + 64, F4)
+    for _ in range(3):
+        out = np.empty_like(x), np.empty_like(x)
+        y, h = fn.add_layer_norm(x, residual, gamma, gamma, out=out)
+        assert y is out[0]
+        assert h is out[1]
+        np.testing.assert_array_equal((y, h), wanted)
+        assert len(calls._known) == 1
+    views = [memory[k : k + x.size].reshape(shape) for k in (0, 32, x.size, x.size + 32)]
+    for first, second in ((0, 2), (2, 0), (1, 3)):  # apart
+        np.testing.assert_array_equal(fn.add_layer_norm(x, residual, gamma, gamma, out=(views[first], views[second])), wanted)
+    for first, second in ((0, 1), (0, 0), (1, 0)):  # not apart from each other
+        with pytest.raises(ValueError, match="out has two arrays that share memory"):
+            fn.add_layer_norm(x, residual, gamma, gamma, out=(views[first], views[second]))
+    for place in (0, 1):  # the memory of an input, whole and in part
+        for shift in (0, 16):
+            views[0][...] = x
+            overlapping, other = memory[shift : shift + x.size].reshape(shape), np.empty_like(x)
+            out = (overlapping, other) if place == 0 else (other, overlapping)
+            np.testing.assert_array_equal(fn.add_layer_norm(views[0], residual, gamma, gamma, out=out), wanted)
+    for missing in (0, 1):
+        out = (None, np.empty_like(x)) if missing == 0 else (np.empty_like(x), None)
+        np.testing.assert_array_equal(fn.add_layer_norm(x, residual, gamma, gamma, out=out), wanted)
+
+
 def test_sums_that_cannot_be_remembered() -> None:
     x, residual = draw((5, 6, 7), F4, 0), draw((5, 6, 7), F4, 1)
     expected = fn.add_layer_norm(x, residual)

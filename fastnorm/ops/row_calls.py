@@ -93,8 +93,10 @@ class _Call(NamedTuple):
         of_x, of_out, of_addend = (passes.flattener(a) for a in (x, out, addend))
         of_gamma, of_beta = passes.weigher(problem, x, self.gamma), passes.weigher(problem, x, self.beta)
 
-        def call(x: Array, addend: Array, gamma: Array | None, beta: Array | None) -> tuple[Array, Array, Vector, Vector]:
-            y, total = recycling.empty(shape, dtype), recycling.empty(shape, dtype)
+        def call(
+            x: Array, addend: Array, gamma: Array | None, beta: Array | None, out: tuple[Array, Array] | None
+        ) -> tuple[Array, Array, Vector, Vector]:
+            y, total = (recycling.empty(shape, dtype), recycling.empty(shape, dtype)) if out is None else out
             stats = walk((of_x(x), of_out(y), of_addend(addend), None, of_out(total)), of_gamma(gamma), of_beta(beta))
             return y, total, stats[0].reshape(rows.kept_shape), stats[3].reshape(rows.kept_shape)
 
@@ -134,15 +136,24 @@ def single(x: ArrayLike, gamma: Any, beta: Any, axis: Any, eps: Any, out: Any, c
     return y if result is None else result(y, mean, rstd)
 
 
+def _separate(outputs: tuple[Any, ...], inputs: tuple[Any, ...]) -> bool:
+    """Whether every output is an array in memory of its own."""
+    for k, out in enumerate(outputs):
+        if out is None or any(a is not None and np.may_share_memory(a, out) for a in (*inputs, *outputs[:k])):
+            return False
+    return True
+
+
 def of_sum(
     x: ArrayLike, residual: ArrayLike, gamma: Any, beta: Any, axis: Any, eps: Any, out: Any, centre: int | None
 ) -> tuple[Array, Array, Vector, Vector]:
     """y, the sum, and its mean and rstd."""
     arrays = (x, residual, gamma, beta)
-    key = None if out is not None else signature((of_sum, axis, type(axis), eps, centre), None, *arrays)
+    outputs = out if type(out) is tuple and len(out) == 2 else ()
+    key = signature((of_sum, axis, type(axis), eps, centre), None, *arrays, *outputs) if out is None or outputs else None
     known = recall(key, None, *arrays)
-    if known is not None:
-        kept: tuple[Array, Array, Vector, Vector] = known(*arrays)
+    if known is not None and _separate(outputs, arrays):
+        kept: tuple[Array, Array, Vector, Vector] = known(*arrays, out)
         return kept
     x = as_array("x", x)
     addend = operand("residual", residual, x.shape)
@@ -154,12 +165,12 @@ def of_sum(
     target = output("out[0]", first, x, (x, addend))
     if np.may_share_memory(target.wanted, total.wanted):
         raise ValueError("out has two arrays that share memory; pass one for y and another for h")
-    if out is not None:
-        call = call._replace(gamma=apart(call.gamma, target, total), beta=apart(call.beta, target, total))
-    elif x.size and addend is residual and memorable(key, None, *arrays):
+    if x.size and addend is residual and memorable(key, None, *arrays, *outputs) and _separate(outputs, arrays):
         repeated = call.repeated_sum(x, target.computed, addend)
         if repeated is not None:
-            remember(key, repeated, None, *arrays)
+            remember(key, repeated, None, *arrays, *outputs)
+    if out is not None:
+        call = call._replace(gamma=apart(call.gamma, target, total), beta=apart(call.beta, target, total))
     mean, rstd = call.normalize(x, target, addend, total)
     return target.deliver(), total.deliver(), mean, rstd
 
