@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastnorm.ops import passes
-from fastnorm.ops.calls import memorable, recall, remember, signature
+from fastnorm.ops.calls import memorable, recall, remember, result_of, signature
 from fastnorm.ops.door import (
     RunningPair,
     activation_tag,
@@ -131,8 +131,8 @@ def batch_norm_train(
     few = find(x, options) if activation is None and residual is None else None
     if few is not None:
         y, stats = few.output() if out is None else out, few.statistics()
-        if few.run(x, gamma, beta, running_mean, running_var, y, stats, eps, momentum, unbiased):
-            return BatchNormTraining(y, stats[0], stats[3])
+        if few.run((x, gamma, beta, running_mean, running_var, y), stats, eps, momentum, unbiased):
+            return result_of(BatchNormTraining, (y, stats[0], stats[3]))
     key = signature(
         (batch_norm_train, axis, type(axis), eps, unbiased, activation), out, x, residual, gamma, beta, running_mean, running_var
     )
@@ -262,7 +262,7 @@ def batch_norm(
     few = find(x, options) if activation is None and residual is None else None
     if few is not None:
         y = few.output() if out is None else out
-        if few.run(x, mean, var, gamma, beta, y, eps):
+        if few.run((x, mean, var, gamma, beta, y), eps):
             return y
     key = signature((batch_norm, axis, type(axis), eps, activation), out, x, residual, mean, var, gamma, beta)
     known = recall(key, out, x, residual, mean, var, gamma, beta)

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastnorm.ops import gradient_passes
 from fastnorm.ops.batch import channel_layout, channels_of
-from fastnorm.ops.calls import memorable, recall, remember, signature
+from fastnorm.ops.calls import memorable, recall, remember, result_of, signature
 from fastnorm.ops.door import Output, activation_tag, apart, check_activation, gradient_dtype, gradient_of, output
 from fastnorm.ops.few import again, find, offer_walk
 from fastnorm.ops.repeat import backpropagator
@@ -102,8 +102,8 @@ def batch_norm_backward(
     few = find(x, options) if activation is residual is None and training is True else None
     if few is not None:
         dx, gradients = few.output() if out is None else out, np.empty((2, few.shape[axis]), gradient_dtype(gamma))
-        if few.run(dy, x, mean, rstd, gamma, dx, gradients):
-            return BatchNormGradients(dx, gradients[0], gradients[1])
+        if few.run((dy, x, mean, rstd, gamma, dx), gradients):
+            return result_of(BatchNormGradients, (dx, gradients[0], gradients[1]))
     arrays = (x, dy, mean, rstd, gamma, beta, residual)
     result = BatchNormGradients if residual is None else BatchNormResidualGradients
     single = residual is None or out is None  # not a pair of outputs

@@ -22,6 +22,7 @@ from fastnorm.plan.intake import (
 from fastnorm.runtime import recycling
 
 Array = NDArray[Any]
+_FLOAT64 = np.dtype(np.float64)
 ACTIVATIONS = ("relu", "leaky_relu", "silu", "gelu", "gelu_tanh")
 
 
@@ -78,8 +79,14 @@ def gradient_of(dy: Any, x: Array) -> Array:
 
 def gradient_dtype(gamma: Any) -> Any:
     """float64 unless gamma has another float dtype, then that."""
-    dtype = getattr(gamma, "dtype", np.dtype(np.float64))
-    return dtype.newbyteorder("=") if is_float(dtype) else np.dtype(np.float64)
+    if gamma is None:
+        return _FLOAT64
+    dtype = getattr(gamma, "dtype", _FLOAT64)
+    if not isinstance(dtype, np.dtype):  # of another library
+        dtype = np.asarray(gamma).dtype
+    if dtype.char in "fd" and dtype.isnative:  # nearly every call
+        return dtype
+    return dtype.newbyteorder("=") if is_float(dtype) else _FLOAT64
 
 
 class RunningPair(NamedTuple):

@@ -71,23 +71,30 @@ class Few:
             self._driver = getattr(kernels.whole, self._name)
             _known[self._key] = self
 
-    def run(self, *arguments: Any) -> bool:
-        """Whether the call was one of this kind and is done; otherwise nothing was written."""
-        for a in arguments:  # a masked array is an array to Numba
-            if type(a) is not _ARRAY and type(a) not in _SCALARS:
+    def run(self, arrays: tuple[Any, ...], *others: Any) -> bool:
+        """Whether the call was one of this kind and is done; otherwise nothing was written.
+
+        arrays : of the user, or None. others : what the driver takes after them
+        """
+        for a in arrays:  # a masked array is an array to Numba
+            if type(a) is not _ARRAY and a is not None:
                 return False
+        if not self._ready or self._threads < get_num_threads() or _compiling.locked():
+            return self._prepare((*arrays, *others))
+        try:
+            return self._driver(crew_for(self._shared) if self._shared else 0, *arrays, *others, *self._plan)  # type: ignore[no-any-return]
+        except Exception:  # other types than those it was compiled for; the usual way knows what to do or to say
+            return self._misfit((*arrays, *others))
+
+    def _prepare(self, arguments: tuple[Any, ...]) -> bool:
+        """Compile, if nobody else does and the plan is not of fewer threads than there are now."""
         if _compiling.locked():
             return False
         if self._threads < get_num_threads():
             _known.pop(self._key, None)
             _offered.pop(self._key, None)
             return False
-        if not self._ready:
-            return self._compile(arguments)
-        try:
-            return bool(self._driver(self._crew(), *arguments, *self._plan))
-        except Exception:  # other types than those it was compiled for; the usual way knows what to do or to say
-            return self._misfit(arguments)
+        return self._compile(arguments)
 
     def _misfit(self, arguments: tuple[Any, ...]) -> bool:
         """Types that come again and again, gamma and None in turns, are compiled for as well: an exception takes 0.1 ms."""
@@ -122,7 +129,7 @@ class Few:
 
 
 _ARRAY = np.ndarray
-_SCALARS = (float, type(None), int, bool)
+_SCALARS = (float, int, bool)  # of which the compiled function is; others may be equal, and would be compiled for
 _known: dict[Hashable, Few] = {}
 _offered: dict[Hashable, Few] = {}
 
@@ -130,7 +137,7 @@ _offered: dict[Hashable, Few] = {}
 def _plain(argument: Any) -> bool:
     """Read and written as it is: the compiled function then takes nothing else for it."""
     if type(argument) is not np.ndarray:
-        return True
+        return argument is None or type(argument) in _SCALARS
     return argument.dtype.char in "fd" and argument.dtype.isnative and bool(argument.flags.carray)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastnorm.ops import gradient_passes, passes
-from fastnorm.ops.calls import memorable, recall, remember, signature
+from fastnorm.ops.calls import memorable, recall, remember, result_of, signature
 from fastnorm.ops.door import activation_tag, apart, check_activation, gradient_dtype, gradient_of, output
 from fastnorm.ops.few import again, find, offer
 from fastnorm.ops.repeat import backpropagator, normalizer
@@ -99,8 +99,8 @@ def _forward(x: ArrayLike, num_groups: Any, gamma: Any, beta: Any, axis: Any, ep
     few = find(x, options) if activation is None else None
     if few is not None:
         y, stats = few.output() if out is None else out, few.statistics()
-        if few.run(x, gamma, beta, y, stats, eps):
-            return GroupNorm(*_with_statistics(y, stats, (few.shape[0], -1)))
+        if few.run((x, gamma, beta, y), stats, eps):
+            return result_of(GroupNorm, _with_statistics(y, stats, (few.shape[0], -1)))
     key = signature((*options, activation), out, x, gamma, beta)
     known = recall(key, out, x, gamma, beta)
     if known is not None:
@@ -145,8 +145,8 @@ def _backward(
     few = find(x, options) if activation is beta is None else None
     if few is not None:
         dx, gradients = few.output() if out is None else out, np.empty((2, few.shape[axis]), gradient_dtype(gamma))
-        if few.run(dy, x, mean, rstd, gamma, dx, gradients):
-            return GroupNormGradients(dx, gradients[0], gradients[1])
+        if few.run((dy, x, mean, rstd, gamma, dx), gradients):
+            return result_of(GroupNormGradients, (dx, gradients[0], gradients[1]))
     arrays = (x, dy, mean, rstd, gamma, beta)
     key = signature((*options, activation), out, *arrays)
     known = recall(key, out, *arrays)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastnorm.ops.calls import result_of
 from fastnorm.ops.row_calls import Sum, backward, of_sum, single
 
 Array = NDArray[Any]
@@ -193,4 +194,4 @@ def layer_norm_backward(
     >>> fn.layer_norm_backward(np.ones((2, 2)), x, mean, rstd).dgamma
     array([-2.,  2.])
     """
-    return LayerNormGradients(*backward(dy, x, mean, rstd, gamma, axis, out, "layer_norm"))
+    return result_of(LayerNormGradients, backward(dy, x, mean, rstd, gamma, axis, out, "layer_norm"))

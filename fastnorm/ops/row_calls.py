@@ -114,7 +114,7 @@ def single(x: ArrayLike, gamma: Any, beta: Any, axis: Any, eps: Any, out: Any, c
     few = find(x, options)
     if few is not None:
         y, stats = few.output() if out is None else out, few.statistics()
-        if few.run(x, gamma, beta, y, stats, centre, eps):
+        if few.run((x, gamma, beta, y), stats, centre, eps):
             return y if result is None else result(y, stats[0].reshape(few.shape[:-1]), stats[3].reshape(few.shape[:-1]))
     key = signature((*options, result), out, x, gamma, beta)
     known = recall(key, out, x, gamma, beta)
@@ -181,7 +181,7 @@ def backward(dy: ArrayLike, x: ArrayLike, mean: Any, rstd: Any, gamma: Any, axis
     few = find(x, options)
     if few is not None:
         dx, gradients = few.output() if out is None else out, np.empty((2, few.shape[-1]), gradient_dtype(gamma))
-        if few.run(dy, x, mean, rstd, gamma, dx, gradients):
+        if few.run((dy, x, mean, rstd, gamma, dx), gradients):
             return dx, gradients[0], gradients[1]
     arrays = (x, dy, mean, rstd, gamma)
     key = signature(options, out, *arrays)

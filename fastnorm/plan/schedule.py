@@ -74,7 +74,8 @@ ROW_ELEMENTS, PLANE_ELEMENTS = 16, 96
 PART_OF_CACHE = 2 / 3
 # The same for planes and rows that are read twice, on a Zen, where a loop over the same arrays of x, streaming, was faster by: layer
 # norm 0.85 (4 MB of x), 1.17 (6), 1.53 (8), its backward 1.03 (2), 1.6 (4 to 24); training of planes 0.97 (4), 1.33 (6), 1.4 (16), their
-# gradient 0.9 (2), 1.4 (4 to 8). Inference 0.67 to 0.79 (4 to 8), 1.2 (12).
+# gradient 0.9 (2), 1.4 (4 to 8). Planes that are read once may fill all of it: inference of 12 MB took 219 to 247 us and, streaming, 255
+# or 469 as memory was in its fast or slow state, of 16 MB 366 to 389 and 341 or 640, of 20 MB 575 to 812 and 408 or 800 (Zen 4).
 PART_OF_CACHE_READ_TWICE = 1 / 3
 # Rows of columns whose gradients are summed at once, which saves loads and stores of their sums; of as many bytes as caches do not hold
 # only one, because memory is read faster in two streams than in eight: backward took 3.7 and 3.4 ms (26 MB), 11.5 and 10.3 (67 MB),
@@ -174,8 +175,8 @@ def make_schedule(
             units = geometry.batch * -(-geometry.columns // columns)
             schedule = schedule._replace(fused=True, cuts=1, columns=columns, chunks=_chunks(units, n_threads, parallel))
         return schedule
-    if two_phases and is_amd():
-        stream = traffic_bytes > cache_bytes * PART_OF_CACHE_READ_TWICE
+    if is_amd():
+        stream = traffic_bytes > cache_bytes * (PART_OF_CACHE_READ_TWICE if two_phases else 1)
     elif two_phases and _are_rows(geometry, TILE_BYTES // compute_bytes):
         stream = traffic_bytes > cache_bytes
     schedule = _planar(
