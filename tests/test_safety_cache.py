@@ -5,11 +5,14 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 from conftest import RunPython, finish, start_python
 from test_runtime import script
+
+from fastnorm.runtime import folder
 
 # One small driver, compiled in a quarter of a second: all of them take the same way to the folder and back.
 PROLOGUE = """
@@ -119,3 +122,10 @@ assert not files(), files()
     process = start_python("-c", "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])", "unshare", "-m", "sh", "-c", command, code,
                            FASTNORM_CACHE_DIR=str(start), TMPDIR=str(tmp_path))  # fmt: skip
     assert finish(process).stdout == "done\n"
+
+
+def test_interpreters_share_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled functions take Python's objects apart, which lie otherwise in another version of it."""
+    own = folder.build_digest()
+    monkeypatch.setattr(sysconfig, "get_config_var", lambda name: {"EXT_SUFFIX": ".cpython-399-x86_64-linux-gnu.so"}[name])
+    assert folder.build_digest.__wrapped__() != own

@@ -6,6 +6,7 @@ a second with an empty cache, so a kind of call has to come again and again firs
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -158,7 +159,8 @@ def offer(x: Any, options: tuple[Any, ...], name: str, problem: Problem) -> None
         _offered.clear()
         _known.clear()
     key = (x.shape, x.dtype, options)
-    _offered.setdefault(key, Few(x, key, name, problem))
+    with contextlib.suppress(TypeError):  # an option that has no hash
+        _offered.setdefault(key, Few(x, key, name, problem))
 
 
 def offer_walk(x: Any, options: tuple[Any, ...], what: str, problem: Problem) -> None:

@@ -43,14 +43,16 @@ def _usable(folder: Path) -> bool:
 
 @cache
 def build_digest() -> str:
-    """Of every source file and version that compiled code depends on.
+    """Of every source file and version that compiled code depends on, that of the interpreter among them: it takes objects of Python apart.
 
     Numba's own key sees edits of one file only and no options at all; this names the cache folder.
     """
+    import sysconfig
     from importlib import metadata
 
     package = Path(__file__).parent.parent
-    digest = hashlib.sha256(" ".join(metadata.version(name) for name in ("numba", "llvmlite", "numpy")).encode())
+    versions = [str(sysconfig.get_config_var("EXT_SUFFIX")), *(metadata.version(name) for name in ("numba", "llvmlite", "numpy"))]
+    digest = hashlib.sha256(" ".join(versions).encode())
     compiled = ("element/*.py", "kernels/*.py", "interop/jit*.py", "interop/capi*.py")
     rooms = [file for pattern in compiled for file in sorted(package.glob(pattern))]
     plan = [package / "plan" / name for name in ("schedule.py", "table.py")]

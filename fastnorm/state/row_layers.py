@@ -19,7 +19,7 @@ class RowLayer(Layer):
     """A layer that normalizes over the last axes of x, whose shape it knows."""
 
     def __init__(self, normalized_shape: int | tuple[int, ...], eps: float, affine: bool, dtype: DTypeLike, *, shifts: bool) -> None:
-        sizes = tuple(normalized_shape) if isinstance(normalized_shape, tuple | list) else (normalized_shape,)
+        sizes: tuple[Any, ...] = tuple(np.atleast_1d(np.asarray(normalized_shape, object)))
         if not sizes:
             raise ValueError("normalized_shape is empty; pass the sizes of the last axes of x, for example (64,)")
         self.normalized_shape = tuple(count_of("normalized_shape", size) for size in sizes)
