@@ -73,7 +73,7 @@ SCALARS: list[Callable[[], Any]] = [
     lambda: float("nan"), lambda: float("inf"), lambda: -float("inf"), lambda: 1j, lambda: "x", lambda: "", lambda: "relu",
     lambda: "first", lambda: "omit", lambda: "float32", lambda: b"x", lambda: np.float32(0.5), lambda: np.float16("nan"),
     lambda: np.int64(1), lambda: np.uint8(1), lambda: np.bool_(True), lambda: np.complex64(1), lambda: np.longdouble(1),
-    lambda: np.str_("relu"), lambda: np.datetime64("2020"), lambda: np.timedelta64(1), lambda: fractions.Fraction(1, 3),
+    lambda: np.str_("relu"), lambda: np.datetime64("2020"), lambda: np.timedelta64(1, "s"), lambda: fractions.Fraction(1, 3),
     lambda: decimal.Decimal("0.1"), lambda: decimal.Decimal("sNaN"), lambda: datetime.date(2020, 1, 1), lambda: np.ma.masked,
     lambda: Ellipsis, object, Unwilling, OnlyIndex, lambda: int, lambda: np.float32, lambda: len, lambda: slice(1, 2), lambda: np,
 ]  # fmt: skip

@@ -11,6 +11,7 @@ import cases
 import numpy as np
 import oracle
 import pytest
+import scipy
 import tolerance
 from cases import Problem
 from scipy import stats
@@ -20,6 +21,10 @@ import fastnorm as fn
 from fastnorm.ops import zscores
 
 NAN = np.nan
+LATER_SCIPY = pytest.mark.skipif(
+    tuple(map(int, scipy.__version__.split(".")[:2])) < (1, 16),
+    reason="SciPy 1.15 fails on a number, and makes float64 of no rows",
+)
 CUBE = Problem((5, 4, 6))
 
 
@@ -102,7 +107,7 @@ def test_several_axes_and_any_strides() -> None:
     "a",
     [
         [1, 2, 4],
-        3.0,
+        pytest.param(3.0, marks=LATER_SCIPY),
         [2.0, 2.0, 2.0],
         [0.0, 0.0, 0.0],
         [7.0],
@@ -117,7 +122,7 @@ def test_several_axes_and_any_strides() -> None:
         [[NAN, 5.0], [1.0, 5.0], [3.0, 5.0]],
         np.empty(0),
         np.empty((0, 3)),
-        np.empty((3, 0), np.float32),
+        pytest.param(np.empty((3, 0), np.float32), marks=LATER_SCIPY),
         np.empty(0, int),
     ],
     ids=str,

@@ -15,6 +15,8 @@ from fastnorm.plan.intake import as_array, check_out, is_float, normalize_axes, 
 
 Array = NDArray[Any]
 NO_VALUE: Any = np._NoValue
+# What `numpy.mean` says; `numpy.nanmean` never had a full stop.
+_NO_MEAN = "Mean of empty slice" if np.lib.NumpyVersion(np.__version__) >= "2.4.0" else "Mean of empty slice."
 _EXACT = 1 << 53  # integers beyond are not all float64
 
 
@@ -119,7 +121,7 @@ def mean_of(a: Any, given: Arguments, omit: bool = False) -> Any:
         return _by_numpy(np.nanmean if omit else np.mean, a, options)
     found = call.moments()
     if np.any(found.count == 0):
-        texts = ["Mean of empty slice"]
+        texts = ["Mean of empty slice" if call.omit else _NO_MEAN]
         if not call.omit:
             texts += _divided(call.sample(np.zeros(call.kept)), _counts(call, found)[()])
         for text in texts:

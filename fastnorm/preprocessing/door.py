@@ -33,7 +33,8 @@ def check_flags(owner: str, **flags: Any) -> None:
 
 def check_choice(owner: str, name: str, value: Any, choices: tuple[Any, ...]) -> None:
     """Raises InvalidParameterError for what is not one of the choices."""
-    if isinstance(value, bool) or not isinstance(value, str | int | np.integer) or value not in choices:
+    unlike = isinstance(value, bool | np.timedelta64)  # integers to NumPy
+    if unlike or not isinstance(value, str | int | np.integer) or value not in choices:
         kind, options = "a str" if isinstance(choices[0], str) else "an int", ", ".join(map(repr, choices))
         raise InvalidParameterError(f"The {name!r} parameter of {owner} must be {kind} among {{{options}}}. Got {value!r} instead.")
 
