@@ -21,10 +21,8 @@ import fastnorm as fn
 from fastnorm.ops import zscores
 
 NAN = np.nan
-LATER_SCIPY = pytest.mark.skipif(
-    tuple(map(int, scipy.__version__.split(".")[:2])) < (1, 16),
-    reason="SciPy 1.15 fails on a number, and makes float64 of no rows",
-)
+SCIPY = tuple(map(int, scipy.__version__.split(".")[:2]))
+LATER_SCIPY = pytest.mark.skipif(SCIPY < (1, 16), reason="SciPy 1.15 fails on a number, and makes float64 of no rows")
 CUBE = Problem((5, 4, 6))
 
 
@@ -39,7 +37,7 @@ def check_against_scipy(a: Any, **options: Any) -> None:
     before = np.array(a)
     found, texts = outcome(fn.zscore, a, **options)
     expected, wanted = outcome(stats.zscore, a, **options)
-    assert texts == wanted
+    assert texts == wanted or SCIPY < (1, 15)  # which warned of few degrees of freedom
     assert (type(found), found.dtype, found.shape) == (np.ndarray, expected.dtype, expected.shape)
     # SciPy's errors are those of means in the dtype of the input: some units in the last place, of numbers below 8.
     allowed = {"float64": 2.0**-44, "float32": 2.0**-16, "float16": 2.0**-5}[found.dtype.name]
@@ -103,6 +101,7 @@ def test_several_axes_and_any_strides() -> None:
             assert type(found) is np.ndarray
 
 
+@pytest.mark.skipif(SCIPY < (1, 15), reason="SciPy 1.14 makes something else of too few values")
 @pytest.mark.parametrize(
     "a",
     [
