@@ -130,7 +130,7 @@ class Few:
 
 
 _ARRAY = np.ndarray
-_SCALARS = (float, int, bool)  # of which the compiled function is; others may be equal, and would be compiled for
+_SCALARS = (float, int, bool)  # other numbers may be equal to these, but nothing is compiled for them
 _known: dict[Hashable, Few] = {}
 _offered: dict[Hashable, Few] = {}
 

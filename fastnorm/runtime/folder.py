@@ -43,7 +43,7 @@ def _usable(folder: Path) -> bool:
 
 @cache
 def build_digest() -> str:
-    """Of every source file and version that compiled code depends on, that of the interpreter among them: it takes objects of Python apart.
+    """Of every source file and version that compiled code depends on. It takes objects of Python apart: that of the interpreter is one.
 
     Numba's own key sees edits of one file only and no options at all; this names the cache folder.
     """
