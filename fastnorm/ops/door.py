@@ -27,7 +27,7 @@ ACTIVATIONS = ("relu", "leaky_relu", "silu", "gelu", "gelu_tanh")
 
 
 def check_activation(activation: Any) -> None:
-    if activation is not None and activation not in ACTIVATIONS:
+    if activation is not None and not (isinstance(activation, str) and activation in ACTIVATIONS):
         raise ValueError(f"activation is {activation!r} but must be None or one of {', '.join(ACTIVATIONS)}")
 
 
