@@ -56,7 +56,7 @@ def try_call(call: Call) -> BaseException | None:
     refusal: BaseException | None = None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", "In future, it will be an error for 'np.bool' scalars", DeprecationWarning)  # NumPy 2.0, of an axis
+        warnings.filterwarnings("ignore", "In future, it will be an error for 'np.bool'", DeprecationWarning)  # NumPy 2.0, of an axis
         if call.warns:
             warnings.simplefilter("ignore", RuntimeWarning)
         try:
