@@ -150,7 +150,7 @@ def asleep(crew: Crew) -> int:
 
 
 def wait_for(condition: Any) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.001)
@@ -183,7 +183,7 @@ def test_the_spin_count_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
         finally:
             made.close()
 
-    assert awake_after("0") < awake_after("10000000")
+    assert awake_after("0") < awake_after("300000")  # 4 ms; beside others, to whom it gives way, a thousand times as long
 
 
 def test_fewer_threads_leave_the_others_asleep(crew: Crew) -> None:
