@@ -36,7 +36,7 @@ CALLS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "batch_norm_train": (fn.batch_norm_train, (X, GAMMA, GAMMA)),
     "batch_norm": (fn.batch_norm, (X, MEAN, RSTD, GAMMA, GAMMA)),
     "batch_norm_backward": (fn.batch_norm_backward, (DY, X, MEAN, RSTD, GAMMA)),
-    "batch_renorm_backward": (fn.batch_renorm_backward, (DY, X, MEAN, RSTD, ONES, GAMMA)),
+    "batch_renorm_backward": (fn.batch_renorm_backward, (DY, X, MEAN, RSTD, ONES, ONES - 1, GAMMA)),
     "layer_norm": (fn.layer_norm, (X, GAMMA, GAMMA)),
     "layer_norm_backward": (fn.layer_norm_backward, (DY, X, *OF_ROWS, GAMMA)),
     "rms_norm": (fn.rms_norm, (X, GAMMA)),

@@ -183,7 +183,7 @@ def test_the_spin_count_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
         finally:
             made.close()
 
-    assert awake_after("0") < awake_after("300000")  # 4 ms; beside others, to whom it gives way, a thousand times as long
+    assert awake_after("0") < awake_after("300000")  # beside others, to whom a worker gives way, ten million took 20 s
 
 
 def test_fewer_threads_leave_the_others_asleep(crew: Crew) -> None:

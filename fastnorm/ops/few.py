@@ -83,7 +83,7 @@ class Few:
         if not self._ready or self._threads < get_num_threads() or _compiling.locked():
             return self._prepare((*arrays, *others))
         try:
-            return self._driver(crew_for(self._shared) if self._shared else 0, *arrays, *others, *self._plan)  # type: ignore[no-any-return]
+            return self._driver(self._crew(), *arrays, *others, *self._plan)  # type: ignore[no-any-return]
         except Exception:  # other types than those it was compiled for; the usual way knows what to do or to say
             return self._misfit((*arrays, *others))
 
