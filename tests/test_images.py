@@ -76,6 +76,11 @@ TRAPS = {
     "memory-mapped": cases.memory_mapped,
     "Fortran": np.asfortranarray,
     "one image broadcast": lambda x: np.broadcast_to(x[:1], x.shape),
+    "crop": lambda x: x[:, 1:-1, 2:-3],
+    "crop of BGR": lambda x: x[:, 1:-1, 2:-3, ::-1],
+    "turned crop": lambda x: x[:, 1:-1, -3:2:-1],
+    "opaque": lambda x: np.concatenate([x, x[..., :1]], -1)[..., :3],
+    "every second image": lambda x: x[::2],
 }
 
 
@@ -84,6 +89,79 @@ TRAPS = {
 def test_any_strides(name: str, to: str) -> None:
     x = TRAPS[name](images((2, 8, 10, 3), "uint16"))
     check(fn.normalize_images(x, MEAN, STD, scale=1 / 65535, to=to), moved(expected(x, 1 / 65535), to))
+
+
+@pytest.mark.parametrize(("channels", "to"), ORDERS)
+@pytest.mark.parametrize("name", ["crop", "crop of BGR", "turned crop", "big-endian"])
+def test_strides_of_large_sets(name: str, channels: str, to: str) -> None:
+    """More than what is brought into the order of memory at once."""
+    x = TRAPS[name](images((4, 300, 400, 3)))
+    assert x.nbytes > fn.ops.images._COPIED
+    out = np.empty(moved(x, to).shape, np.float32)
+    check(fn.normalize_images(moved(x, channels), MEAN, STD, channels=channels, to=to, out=out), moved(expected(x, 1 / 255), to))
+
+
+def test_set_of_crops_costs_the_memory_of_one() -> None:
+    x, out = images((16, 300, 400, 3))[:, 2:-2, 3:-3], np.empty((16, 3, 296, 394), np.float32)
+    fn.normalize_images(x, MEAN, STD, out=out)
+    tracemalloc.start()
+    try:
+        fn.normalize_images(x, MEAN, STD, out=out)
+        assert tracemalloc.get_traced_memory()[1] < 0.15 * x.nbytes
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 3), (2, 3, 3, 3), (40, 40, 40)], ids=str)
+@pytest.mark.parametrize("backwards", [False, True])
+def test_turned_in_place(shape: tuple[int, ...], backwards: bool) -> None:
+    """Where height, width and channels are equal, source and result have one shape, and yet no element keeps its place."""
+    mean, std = np.resize(MEAN, shape[-1]), np.resize(STD, shape[-1])
+    for place in (lambda given: given, lambda given: np.moveaxis(given, -1, -3)):  # in the second every element keeps its own
+        x = images(shape, "float32")
+        given = x[..., ::-1] if backwards else x
+        wanted, out = moved(expected(given.copy(), 1.0, mean, std), "first"), place(given)
+        assert fn.normalize_images(given, mean, std, scale=1.0, out=out) is out
+        check(out, wanted)
+
+
+@pytest.mark.parametrize(("channels", "to"), ORDERS)
+@pytest.mark.parametrize("dtype", ["uint8", "float16"])
+@pytest.mark.parametrize("read_only", [False, True])
+def test_further_calls_of_a_kind(channels: str, to: str, dtype: str, read_only: bool) -> None:
+    """They skip checks and plans; what they are given is their own, though, and numbers in a list may change."""
+    mean, std, out = [0.4, 0.5, 0.6], STD.copy(), None
+    scale = SCALES[dtype]
+    for turn in range(5):
+        mean[turn % 3] += 0.125
+        std[turn % 3] *= 2
+        x = np.roll(images((2, 17, 19, 3), dtype), turn, 1)
+        given = np.ascontiguousarray(moved(x, channels))
+        given.flags.writeable = not read_only
+        for each_out in (None, out):
+            y = fn.normalize_images(given, mean, std, scale=scale, channels=channels, to=to, out=each_out)
+            assert each_out is None or y is each_out
+            check(y, moved(expected(x, scale, np.array(mean), std), to))
+        out = y
+
+
+def test_what_may_change_unseen_is_looked_at_anew() -> None:
+    class Number:
+        """Equal to itself whatever it holds, as tensors of other libraries are."""
+
+        value = 0.5
+
+        def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+            return np.array(self.value, dtype)
+
+        def __float__(self) -> float:
+            return self.value
+
+    x, number = images((4, 5, 3)), Number()
+    for number.value in (0.5, 0.25):
+        wanted = moved(expected(x, 1 / 255, np.array([number.value]), np.array([number.value])), "first")
+        check(fn.normalize_images(x, number, number), wanted)  # type: ignore[arg-type]
+        check(fn.normalize_images(x, [number.value] * 3, number, scale=1 / 255), wanted)  # type: ignore[arg-type]
 
 
 def test_out() -> None:

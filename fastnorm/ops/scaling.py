@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from fastnorm import kernels
 from fastnorm.ops import passes
 from fastnorm.ops.door import output
 from fastnorm.ops.reduction import in_memory, layout_of
-from fastnorm.plan.problem import arrange
+from fastnorm.plan.problem import Problem, arrange
 from fastnorm.runtime.threads import get_num_threads
 
 Array = NDArray[Any]
@@ -39,24 +40,37 @@ def rescale(
     target = output("out", out, x, (x,))
     if x.size == 0:
         return target.wanted
-    kept = tuple(k for k in range(x.ndim) if k not in axes)
     problem = arrange(layout_of(x.ndim, axes, True), (x, target.computed, None, None, None), get_num_threads())
+    tag = None if limits is None else kernels.operands.limits(*limits)
+    mean, rest, spread, gain, beta = _vectors(problem, x, axes, (centre, low, factor, shift), target.computed)
+    passes.apply(problem, mean, rest, spread, gain, beta, None, tag)
+    problem.finish()
+    return target.deliver()
 
+
+def rescaler(x: Array, axes: tuple[int, ...], centre: Array, factor: Array, out: Array) -> Callable[[Any, Any], None]:
+    """``(x - centre) * factor``, as a function of the storages of arrays like x and out, both contiguous."""
+    problem = arrange(layout_of(x.ndim, axes, True), (x, out, None, None, None), get_num_threads())
+    walk, vectors = passes.apply_pass(problem, None, None), _vectors(problem, x, axes, (centre, None, factor, None), out)
+    return lambda src, dst: walk((src, dst, None), *vectors)
+
+
+def _vectors(problem: Problem, x: Array, axes: tuple[int, ...], numbers: tuple[Array | None, ...], out: Array) -> tuple[Array, ...]:
+    """Mean, its low part, spread, gamma, beta, from centre, low, factor, shift. Every one is there, as in training: one kernel for all."""
+    kept = tuple(k for k in range(x.ndim) if k not in axes)
     shape = tuple(x.shape[k] for k in kept)
 
     def vector(values: Array | None, absent: float) -> Array:
-        if len(kept) == 1 and values is not None and _is_vector(values, shape) and not np.may_share_memory(values, target.computed):
+        if len(kept) == 1 and values is not None and _is_vector(values, shape) and not np.may_share_memory(values, out):
             return values
         # np.broadcast_to gives a read-only array, another type to Numba: eight kernels where one will do.
         return in_memory(np.full(shape, absent if values is None else values, np.float64), kept, problem.order)
 
-    tag = None if limits is None else kernels.operands.limits(*limits)
-    # Every vector is there, as in training: one kernel serves all. A batch shares its shifts, and one kept axis is no batch.
+    centre, low, factor, shift = numbers
+    # A batch shares its shifts, and one kept axis is no batch.
     gain, no_shift = np.ones(problem.geometry.parameters), np.zeros(problem.geometry.parameters)
     beta = no_shift if shift is None else vector(shift, 0.0)
-    passes.apply(problem, vector(centre, 0.0), vector(low, 0.0), vector(factor, 1.0), gain, beta, None, tag)
-    problem.finish()
-    return target.deliver()
+    return vector(centre, 0.0), vector(low, 0.0), vector(factor, 1.0), gain, beta
 
 
 def _is_vector(values: Array, shape: tuple[int, ...]) -> bool:

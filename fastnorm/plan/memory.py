@@ -89,6 +89,11 @@ def form_of(array: NDArray[Any], steps: Steps, sizes: Steps, plain: bool) -> For
     return Form(lowest, (highest - lowest) // scale, typestr, kind_of(array.dtype), not plain, not array.dtype.isnative, row)
 
 
+def lent(array: NDArray[Any]) -> NDArray[Any]:
+    """A contiguous array that kernels only read, as if it could be written."""
+    return np.asarray(_Bytes(array, array.__array_interface__["data"][0], array.size, array.dtype.str))
+
+
 def pieces(length: int, total: int, most: int) -> list[slice]:
     """Slices of an axis: of its `length` indices, together `total` large (in bytes or elements), as many as make `most`."""
     step = max(1, most * length // max(1, total))
