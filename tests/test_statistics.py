@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from typing import Any
 
@@ -14,6 +15,7 @@ from cases import VIEWS, Problem
 from tolerance import assert_within
 
 import fastnorm as fn
+from fastnorm.ops import reduction
 
 CUBE = Problem((4, 5, 6, 7))
 AXES: list[Any] = [None, 0, 1, 2, 3, -1, (0, 1), (0, 2), (1, 3), (2, 3), (0, 2, 3), (1, 2, 3), (0, 1, 2), (-1, 0), (0, 1, 2, 3), ()]
@@ -38,6 +40,37 @@ def accepts(**options: Any) -> None:
         fn.mean_var(np.ones(3), **options)
     except (NotImplementedError, TypeError):
         pytest.skip(f"{', '.join(options)} not accepted yet")
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 60, 70), (3, 40, 9, 5, 300), (2, 3, 60, 7, 50, 8), (200, 2, 5, 3, 90)], ids=str)
+@pytest.mark.parametrize("memory", ["C", "F", "turned"])
+def test_axes_that_alternate(shape: tuple[int, ...], memory: str) -> None:
+    """Large arrays part by part, small ones from a copy."""
+    x = (cases.rng_of(2, *shape).standard_normal(shape) + 1e4).astype(np.float32)
+    a = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1) if memory == "turned" else np.array(x, order=memory)  # type: ignore[call-overload]
+    several = [axes for k in range(2, len(shape)) for axes in itertools.combinations(range(len(shape)), k)]
+    if memory == "C" and shape[0] < 10:
+        assert any(reduction.in_parts(a, axes) for axes in several)
+    for axes in several:
+        check(a, axes)
+        weights = np.broadcast_to((np.arange(shape[axes[0]]) % 2).reshape([-1 if k == axes[0] else 1 for k in range(x.ndim)]), shape)
+        if weights.any():
+            chosen = x.astype(np.float64).compress(np.arange(shape[axes[0]]) % 2, axes[0])
+            np.testing.assert_allclose(fn.mean_var(a, axes, weights=weights).mean, chosen.mean(axes), rtol=1e-7)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_stays_in_its_statistic_of_parts(value: float) -> None:
+    a = cases.rng_of(5).standard_normal((4, 8, 60, 70)).astype(np.float32)
+    a[2, 3, 17, 5] = value
+    assert reduction.in_parts(a, (0, 2))
+    mean, var = fn.mean_var(a, (0, 2))
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_allclose(mean, a.astype(np.float64).mean((0, 2)), rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(var, a.astype(np.float64).var((0, 2)), rtol=1e-5)
+    if np.isnan(value):
+        omitted = fn.mean_var(a, (0, 2), nan_policy="omit")
+        np.testing.assert_allclose(omitted.mean, np.nanmean(a.astype(np.float64), (0, 2)), rtol=1e-5, atol=1e-7)
 
 
 def test_shift_moves_the_mean_and_scale_multiplies_the_variance() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastnorm.ops import passes
-from fastnorm.ops.calls import memorable, recall, remember, result_of, signature
+from fastnorm.ops.calls import memorable, recall, remember, result_of, settled, signature
 from fastnorm.ops.door import (
     RunningPair,
     activation_tag,
@@ -141,6 +141,13 @@ def batch_norm_train(
         again(x, options)
         result: BatchNormTraining = known(x, residual, gamma, beta, running_mean, running_var, out, momentum)
         return result
+    plain = settled(x, gamma, beta, residual)
+    if plain is not None:
+        x, gamma, beta, residual = plain
+        return batch_norm_train(
+            x, gamma, beta, axis=axis, eps=eps, running_mean=running_mean, running_var=running_var, momentum=momentum, unbiased=unbiased,
+            activation=activation, residual=residual, out=out,
+        )  # fmt: skip
     inputs = (x, residual, gamma, beta, running_mean, running_var)
     call = TrainingCall(x, gamma, beta, axis, eps, activation, residual, out)
     count = call.x.size // call.channels if call.channels else 0
@@ -270,6 +277,9 @@ def batch_norm(
         again(x, options)
         result: Array = known(x, residual, mean, var, gamma, beta, out)
         return result
+    plain = settled(x, mean, var, gamma, beta, residual)
+    if plain is not None:
+        return batch_norm(*plain[:5], axis=axis, eps=eps, activation=activation, residual=plain[5], out=out)
     inputs = (x, residual, mean, var, gamma, beta)
     x = as_array("x", x)
     axis, channels = channels_of(x, axis)

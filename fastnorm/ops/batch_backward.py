@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastnorm.ops import gradient_passes
 from fastnorm.ops.batch import channel_layout, channels_of
-from fastnorm.ops.calls import memorable, recall, remember, result_of, signature
+from fastnorm.ops.calls import memorable, recall, remember, result_of, settled, signature
 from fastnorm.ops.door import Output, activation_tag, apart, check_activation, gradient_dtype, gradient_of, output
 from fastnorm.ops.few import again, find, offer_walk
 from fastnorm.ops.repeat import backpropagator
@@ -112,6 +112,12 @@ def batch_norm_backward(
     if known is not None:
         again(x, options)
         return result(*known(*arrays, out))
+    plain = settled(*arrays)
+    if plain is not None:
+        x, dy, mean, rstd, gamma, beta, residual = plain
+        return batch_norm_backward(
+            dy, x, mean, rstd, gamma, axis=axis, training=training, activation=activation, beta=beta, residual=residual, out=out
+        )
     call = BackwardCall(dy, x, mean, rstd, gamma, axis, activation, beta, residual, out)
     if call.x.size == 0:
         return call.result(np.zeros(call.channels), np.zeros(call.channels))

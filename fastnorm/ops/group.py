@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastnorm.ops import gradient_passes, passes
-from fastnorm.ops.calls import memorable, recall, remember, result_of, signature
+from fastnorm.ops.calls import memorable, recall, remember, result_of, settled, signature
 from fastnorm.ops.door import activation_tag, apart, check_activation, gradient_dtype, gradient_of, output
 from fastnorm.ops.few import again, find, offer
 from fastnorm.ops.repeat import backpropagator, normalizer
@@ -106,6 +106,9 @@ def _forward(x: ArrayLike, num_groups: Any, gamma: Any, beta: Any, axis: Any, ep
     if known is not None:
         again(x, options)
         return GroupNorm(*known(x, gamma, beta, out))
+    plain = settled(x, gamma, beta)
+    if plain is not None:
+        return _forward(plain[0], num_groups, plain[1], plain[2], axis, eps, activation, out)
     arrays = (x, gamma, beta)
     x = as_array("x", x)
     groups = _groups_of(x, axis, num_groups)
@@ -153,6 +156,10 @@ def _backward(
     if known is not None:
         again(x, options)
         return GroupNormGradients(*known(*arrays, None, out))
+    plain = settled(*arrays)
+    if plain is not None:
+        x, dy, mean, rstd, gamma, beta = plain
+        return _backward(dy, x, num_groups, mean, rstd, gamma, axis, activation, beta, out, source)
     x = as_array("x", x)
     groups = _groups_of(x, axis, num_groups)
     shape = (x.shape[0], groups.n if groups.channels else 0)

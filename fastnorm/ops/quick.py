@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fastnorm import kernels
 from fastnorm.ops import passes
 from fastnorm.ops.launch import Driver
-from fastnorm.ops.reduction import FEW, begins_with_nan, count_of, layout_of, plan
+from fastnorm.ops.reduction import FEW, begins_with_nan, count_of, in_parts, layout_of, plan
 from fastnorm.plan.intake import normalize_axes, result_dtype
 from fastnorm.plan.problem import Layout, arrange
 from fastnorm.plan.schedule import PARALLEL_ELEMENTS, TILE_BYTES
@@ -262,7 +262,7 @@ def _are_axes(axis: Any) -> bool:
 def _make_walk(a: Array, axis: Any) -> _Walk | None:
     axes = normalize_axes(axis, a.ndim)
     kept = tuple(n for k, n in enumerate(a.shape) if k not in axes)
-    if math.prod(kept) > _MOST_STATISTICS:
+    if math.prod(kept) > _MOST_STATISTICS or in_parts(a, axes):
         return None
     walk = plan(a, axes, None)
     if walk.turned is not None and not a.flags.c_contiguous:

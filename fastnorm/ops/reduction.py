@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnorm import kernels
 from fastnorm.ops import passes
 from fastnorm.plan.geometry import KEPT, REDUCED, collapse
+from fastnorm.plan.memory import contiguous
 from fastnorm.plan.problem import Layout, Problem, arrange
 from fastnorm.runtime.threads import get_num_threads
 
@@ -68,6 +70,24 @@ def _fits(layout: Layout, shape: tuple[int, ...], strides: tuple[int, ...]) -> b
     return collapse(layout.labels, shape, [strides]) is not None
 
 
+# Elements of a part of an array from which on its parts are walked one after the other, about 40 us each, rather than copied.
+_PART = 1 << 15
+
+
+def in_parts(a: Array, axes: tuple[int, ...]) -> bool:
+    """Whether kept and reduced axes alternate so often that moments are those of parts, along the axis that is outermost in memory."""
+    longest = a.shape[_outermost(a)] if a.ndim > 3 else a.size
+    return a.size >= longest * _PART and not _fits(layout_of(a.ndim, axes), a.shape, a.strides)
+
+
+def _outermost(a: Array) -> int:
+    return max(range(a.ndim), key=lambda k: (a.shape[k] > 1, abs(a.strides[k])))
+
+
+def _innermost(a: Array) -> int:
+    return min(range(a.ndim), key=lambda k: (a.shape[k] == 1, abs(a.strides[k]), -k))
+
+
 class Walk(NamedTuple):
     """A planned reduction, and how its statistics, which lie as the kept axes lie in memory, come to the user's order."""
 
@@ -84,13 +104,14 @@ def plan(a: Array, axes: tuple[int, ...], weights: Array | None) -> Walk:
     kept = tuple(k for k in range(a.ndim) if k not in axes)
     layout, turned = layout_of(a.ndim, axes), None
     if not _fits(layout, a.shape, a.strides):
-        # One copy with the kept axes in front.
-        turned = (*kept, *axes)
-        a = np.ascontiguousarray(a.transpose(turned))
+        # One copy with the kept axes in front, but for one along which elements lie side by side.
+        innermost = tuple(k for k in kept if k == _innermost(a))
+        turned = (*(k for k in kept if k not in innermost), *axes, *innermost)
+        a = contiguous(a.transpose(turned))
         if weights is not None:
             weights = weights.transpose(turned)
-        layout = layout_of(a.ndim, tuple(range(len(kept), a.ndim)))
-        kept = tuple(range(len(kept)))
+        layout = layout_of(a.ndim, tuple(turned.index(k) for k in axes))
+        kept = tuple(turned.index(k) for k in kept)
     problem = arrange(layout, (a, None, weights, None, None), get_num_threads())
     in_memory = [k for k in problem.order if k in kept]
     return Walk(problem, turned, tuple(a.shape[k] for k in in_memory), tuple(in_memory.index(k) for k in kept))
@@ -152,9 +173,7 @@ def _counted_moments(a: Array, axes: tuple[int, ...], weights: Array | None, omi
 
 def _plain_moments(a: Array, axes: tuple[int, ...], omit: bool) -> Reduced:
     """By the kernels that know no NaN; what came out NaN is looked at again, and nothing else changes a bit."""
-    walk = plan(a, axes, None)
-    stats = passes.moments(walk.problem)
-    mean, low, var = (walk.ordered(row) for row in stats[:3])
+    mean, low, var = _moments_of_parts(a, axes) if in_parts(a, axes) else _moments(a, axes)
     plain = Reduced(mean, low, var, count_of(a, axes))
     unknown = np.isnan(plain.mean)
     if not unknown.any():
@@ -171,6 +190,37 @@ def _plain_moments(a: Array, axes: tuple[int, ...], omit: bool) -> Reduced:
         return Reduced(*rows)
     counted = _counted_moments(a, axes, None, omit)
     return Reduced(*(np.where(unknown, new, old) for new, old in zip(counted, plain, strict=True)))
+
+
+def _moments(a: Array, axes: tuple[int, ...]) -> tuple[Array, ...]:
+    """Mean, its low part, variance."""
+    walk = plan(a, axes, None)
+    return tuple(walk.ordered(row) for row in passes.moments(walk.problem)[:3])
+
+
+def _moments_of_parts(a: Array, axes: tuple[int, ...]) -> tuple[Array, ...]:
+    """The same, merged or side by side. Copied into another order, (32, 64, 56, 56) over axes 0 and 2 took 14 ms, so @@."""
+    rows = _rows_of_parts(a, axes)
+    mean = rows[1] + rows[2]
+    with np.errstate(invalid="ignore"):
+        return mean, (rows[1] - mean) + rows[2], rows[3] / rows[0]
+
+
+def _rows_of_parts(a: Array, axes: tuple[int, ...]) -> Array:
+    """(4, kept axes): count, mean, its low part, second central moment."""
+    if not in_parts(a, axes):
+        mean, low, var = _moments(a, axes)
+        count = count_of(a, axes)
+        return np.stack([np.full(mean.shape, float(count)), mean, low, var * count])
+    along = _outermost(a)
+    rest = tuple(k - (k > along) for k in axes if k != along)
+    parts = (_rows_of_parts(part, rest) for part in np.moveaxis(a, along, 0))
+    if along not in axes:
+        return np.stack(list(parts), 1 + along - sum(k < along for k in axes))
+    total = next(parts)
+    for part in parts:
+        kernels.moments.merge_into(total.reshape(4, -1), part.reshape(4, -1))
+    return total
 
 
 def _likely_nan(a: Array) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastnorm.ops import gradient_passes, passes
-from fastnorm.ops.calls import memorable, recall, remember, signature
+from fastnorm.ops.calls import memorable, recall, remember, settled, signature
 from fastnorm.ops.door import Output, apart, gradient_dtype, gradient_of, output
 from fastnorm.ops.few import again, find, offer
 from fastnorm.ops.repeat import backpropagator, normalizer
@@ -121,6 +121,9 @@ def single(x: ArrayLike, gamma: Any, beta: Any, axis: Any, eps: Any, out: Any, c
     if known is not None:
         again(x, options)
         return known(x, gamma, beta, out)
+    plain = settled(x, gamma, beta)
+    if plain is not None:
+        return single(plain[0], plain[1], plain[2], axis, eps, out, centre, result)
     x = as_array("x", x)
     call = _call(x, gamma, beta, axis, eps, centre)
     target = output("out", out, x, (x,))
@@ -155,6 +158,10 @@ def of_sum(
     if known is not None and _separate(outputs, arrays):
         kept: tuple[Array, Array, Vector, Vector] = known(*arrays, out)
         return kept
+    plain = settled(*arrays)
+    if plain is not None:
+        x, residual, gamma, beta = plain
+        return of_sum(x, residual, gamma, beta, axis, eps, out, centre)
     x = as_array("x", x)
     addend = operand("residual", residual, x.shape)
     call = _call(x, gamma, beta, axis, eps, centre)
@@ -190,6 +197,10 @@ def backward(dy: ArrayLike, x: ArrayLike, mean: Any, rstd: Any, gamma: Any, axis
         again(x, options)
         found: tuple[Array, Array, Array] = known(x, dy, mean, rstd, gamma, None, None, out)
         return found
+    plain = settled(*arrays)
+    if plain is not None:
+        x, dy, mean, rstd, gamma = plain
+        return backward(dy, x, mean, rstd, gamma, axis, out, source)
     x = as_array("x", x)
     rows = rows_of(x, axis)
     grad = gradient_of(dy, x)

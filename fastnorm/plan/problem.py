@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnorm.plan.geometry import Collapsed, Geometry, collapse
-from fastnorm.plan.memory import Form, form_of, is_aligned, is_plain, kind_of
+from fastnorm.plan.memory import Form, contiguous, copy_to, form_of, is_aligned, is_plain, kind_of
 from fastnorm.plan.schedule import Schedule, make_schedule
 from fastnorm.plan.table import GRAD, N_ROWS, PARAM, PROBLEM, WIDTH
 
@@ -48,7 +48,7 @@ class Problem(NamedTuple):
     def finish(self) -> None:
         """Bring results that were computed elsewhere home."""
         for out, temporary in self.detours:
-            np.copyto(out, temporary, casting="same_kind")
+            copy_to(out, temporary)
 
 
 class _Kept(NamedTuple):
@@ -196,7 +196,7 @@ def _table(layout: Layout, geometry: Geometry, schedule: Schedule, rows: dict[in
 
 def _copy(array: Array, model: Array) -> Array:
     copy = np.empty_like(model, array.dtype, subok=False)
-    np.copyto(copy, array)
+    copy_to(copy, array)
     return copy
 
 
@@ -206,7 +206,7 @@ def _arrange_any(layout: Layout, operands: Operands, n_threads: int) -> tuple[Pr
     assert x is not None
     labels, shape = layout.labels, x.shape
     if collapse(labels, shape, [x.strides], batched=layout.batched) is None:
-        x = np.ascontiguousarray(x)
+        x = contiguous(x)
     arranged: list[Array | None] = [x]
     detours = []
     for k, array in enumerate(operands[1:], 1):
@@ -242,7 +242,7 @@ def _arrange_any(layout: Layout, operands: Operands, n_threads: int) -> tuple[Pr
 
 
 def _arrange_copied(layout: Layout, x: Array, operands: Operands, n_threads: int) -> Problem:
-    arranged: list[Array | None] = [np.ascontiguousarray(x)]
+    arranged: list[Array | None] = [contiguous(x)]
     detours = []
     for k, array in enumerate(operands[1:], 1):
         if array is not None and k in _WRITTEN:
@@ -250,7 +250,7 @@ def _arrange_copied(layout: Layout, x: Array, operands: Operands, n_threads: int
             detours.append((array, temporary))
             array = temporary
         elif array is not None:
-            array = np.ascontiguousarray(array)
+            array = contiguous(array)
         arranged.append(array)
     problem, _ = _arrange_any(layout, tuple(arranged), n_threads)
     return problem._replace(detours=tuple(detours))
