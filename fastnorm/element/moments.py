@@ -46,7 +46,7 @@ def merge(a, b):
     low_delta = b.low - a.low
     mean, rest = two_sum(a.mean, delta * weight)
     delta += low_delta
-    return Moments(count, mean, rest + (a.low + low_delta * weight), (a.m2 + b.m2) + delta * delta * (a.count * weight))
+    return Moments(count, mean, rest + (a.low + low_delta * weight), (a.m2 + b.m2) + delta * (delta * (a.count * weight)))
 
 
 @element

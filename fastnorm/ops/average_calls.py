@@ -68,7 +68,7 @@ class _Call(NamedTuple):
 
 def _check(a: Array, given: Arguments, omit: bool) -> _Call | None:
     """None where NumPy itself has to answer: results that are no floats of ours, and most of what it refuses."""
-    axes = normalize_axes(given.axis, a.ndim)
+    axes = normalize_axes(None if omit and a.ndim == 0 and given.axis in (0, -1) else given.axis, a.ndim, "a")
     keepdims = given.keepdims is not NO_VALUE and bool(operator.index(given.keepdims))
     full = tuple(1 if k in axes else n for k, n in enumerate(a.shape))
     kept = tuple(n for k, n in enumerate(a.shape) if k not in axes)

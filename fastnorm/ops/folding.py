@@ -98,7 +98,7 @@ def fold_batch_norm(
 
 def _output_axis(axis: Any, weight: Array) -> int:
     try:
-        return normalize_axis(axis, weight.ndim)
+        return normalize_axis(axis, weight.ndim, "weight")
     except np.exceptions.AxisError:
         raise np.exceptions.AxisError(
             f"axis is {axis!r} but weight has {weight.ndim} dimensions; pass the axis of its output channels, for example 0"

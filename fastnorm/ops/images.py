@@ -168,7 +168,8 @@ class _Change(NamedTuple):
 
     def _parameters(self, x: Array, out: Array) -> Array:
         single = kind_of(x.dtype) in ("f4", "half", "bfloat16", "u1", "i1", "u2", "i2", "b1")
-        kind = np.float32 if single and out.dtype != np.float64 else np.float64
+        ordinary = max(np.abs(self.centre).max(), np.abs(self.factor).max()) < np.finfo(np.float32).max
+        kind = np.float32 if single and ordinary and out.dtype != np.float64 else np.float64
         order = slice(None, None, -1 if self.backwards else 1)
         centre, factor = self.centre[order], self.factor[order]
         high = centre.astype(kind)
@@ -250,7 +251,7 @@ def _walkable(problem: Problem) -> bool:
 
 
 def _order(name: str, value: Any) -> str:
-    if value not in _ORDERS:
+    if not isinstance(value, str) or value not in _ORDERS:
         raise ValueError(f"{name} is {value!r} but must be 'last' for (..., H, W, C) or 'first' for (..., C, H, W)")
     return str(value)
 
@@ -265,7 +266,10 @@ def _per_channel(name: str, value: Any, channels: int) -> NDArray[np.float64]:
 
 
 def _result_dtype(dtype: Any) -> np.dtype[Any]:
-    kind: np.dtype[Any] = np.dtype(dtype)
-    if not is_float(kind):
+    try:
+        kind: Any = None if dtype is None else np.dtype(dtype)
+    except TypeError:
+        kind = dtype
+    if not (isinstance(kind, np.dtype) and is_float(kind)):
         raise TypeError(f"dtype is {kind}; pass float16, bfloat16, float32 or float64")
     return kind.newbyteorder("=")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fastnorm import kernels
 from fastnorm.ops import passes
 from fastnorm.plan.geometry import KEPT, REDUCED, collapse
+from fastnorm.plan.intake import computes_single
 from fastnorm.plan.memory import contiguous
 from fastnorm.plan.problem import Layout, Problem, arrange
 from fastnorm.runtime.threads import get_num_threads
@@ -23,6 +24,8 @@ Array = NDArray[Any]
 LARGE, SAMPLE = 1 << 20, 4096
 # One statistic in this many may be copied to be looked at again by itself.
 FEW = 64
+# Of numbers so much smaller, differences of any two are finite.
+QUARTER = 0.25
 
 
 class Reduced(NamedTuple):
@@ -70,6 +73,7 @@ def _fits(layout: Layout, shape: tuple[int, ...], strides: tuple[int, ...]) -> b
     return collapse(layout.labels, shape, [strides]) is not None
 
 
+_LEAST_WEIGHT, _LARGEST_WEIGHT = 1e-18, 1e18
 # Elements of a part of an array from which on its parts are walked one after the other, about 40 us each, rather than copied.
 _PART = 1 << 15
 
@@ -151,9 +155,16 @@ def reduce_moments(a: Array, axes: tuple[int, ...], weights: Array | None = None
     weights : array of the shape of `a`, perhaps broadcast; an element of weight 0 does not exist
     omit    : whether NaN does not exist either
     """
+    if weights is not None and weights.dtype == np.float64 and computes_single(a.dtype) and not _are_ordinary(weights):
+        a = a.astype(np.float64)
     if weights is None and not (omit and _likely_nan(a)):
         return _plain_moments(a, axes, omit)
     return _counted_moments(a, axes, weights, omit)
+
+
+def _are_ordinary(weights: Array) -> bool:
+    """Whether float32 holds weights, and sums of many of them."""
+    return not ((weights > _LARGEST_WEIGHT) | ((weights < _LEAST_WEIGHT) & (weights > 0.0))).any()
 
 
 def _counted_moments(a: Array, axes: tuple[int, ...], weights: Array | None, omit: bool) -> Reduced:
@@ -179,7 +190,10 @@ def _plain_moments(a: Array, axes: tuple[int, ...], omit: bool) -> Reduced:
     if not unknown.any():
         return plain
     if not omit:
-        return plain._replace(mean=_with_infinities(plain.mean, extremes(a, axes), plain.count))
+        bounds = extremes(a, axes)
+        if (unknown & (bounds.count == plain.count) & np.isfinite(bounds.high) & np.isfinite(bounds.low)).any():
+            return _moments_of_quarters(a, axes)
+        return plain._replace(mean=_with_infinities(plain.mean, bounds, plain.count))
     kept = [k for k in range(a.ndim) if k not in axes]
     found = np.flatnonzero(unknown)
     if len(kept) == 1 and found.size * FEW <= unknown.size:
@@ -190,6 +204,13 @@ def _plain_moments(a: Array, axes: tuple[int, ...], omit: bool) -> Reduced:
         return Reduced(*rows)
     counted = _counted_moments(a, axes, None, omit)
     return Reduced(*(np.where(unknown, new, old) for new, old in zip(counted, plain, strict=True)))
+
+
+def _moments_of_quarters(a: Array, axes: tuple[int, ...]) -> Reduced:
+    """Of finite numbers some of which are farther apart than the largest of their dtype: in float64, in a copy."""
+    found = _plain_moments(np.multiply(a, QUARTER, dtype=np.float64), axes, False)
+    with np.errstate(over="ignore"):
+        return Reduced(found.mean / QUARTER, found.low / QUARTER, found.var / (QUARTER * QUARTER), found.count)
 
 
 def _moments(a: Array, axes: tuple[int, ...]) -> tuple[Array, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
+from operator import length_hint
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -97,7 +98,7 @@ def mean_var(
         pool, ndim = _of_stream(a, axis, nan_policy, weights, progress)
     else:
         array = as_array("a", a)
-        axes = normalize_axes(axis, array.ndim)
+        axes = normalize_axes(axis, array.ndim, "a")
         ndim = array.ndim
         pool = _of_array(array, axes, weights_like(array, axes, weights), nan_policy, progress)
     mean, var = pool.mean, pool.variance(ddof)
@@ -118,8 +119,8 @@ def _warn(pool: Pool, ddof: float) -> None:
         warnings.warn("Degrees of freedom <= 0 for slice", RuntimeWarning, stacklevel=3)
 
 
-def weights_like(a: Array, axes: tuple[int, ...], weights: Any) -> Array | None:
-    """Checked weights, broadcast to the shape of `a`. Raises TypeError, ValueError."""
+def weights_like(a: Array, axes: tuple[int, ...], weights: Any, name: str = "a") -> Array | None:
+    """Checked weights, broadcast to the shape of `a`, which users call by this name. Raises TypeError, ValueError."""
     if weights is None:
         return None
     given = as_array("weights", weights)
@@ -129,7 +130,7 @@ def weights_like(a: Array, axes: tuple[int, ...], weights: Any) -> Array | None:
         full = np.broadcast_to(given, a.shape)
     except ValueError:
         raise ValueError(
-            f"weights has shape {given.shape} but a has {a.shape}; pass weights that broadcast to it, or one for each index of axis"
+            f"weights has shape {given.shape} but {name} has {a.shape}; pass weights that broadcast to it, or one for each index of axis"
         ) from None
     if given.size and not (given.min() >= 0 and np.isfinite(given.max())):
         raise ValueError("weights has a number that is negative, infinite or NaN; pass finite weights >= 0")
@@ -155,9 +156,9 @@ def _of_stream(batches: Any, axis: Any, nan_policy: str, weights: Any, progress:
         raise TypeError("weights of a stream cannot be told apart by batches; pass them with every batch to RunningMoments.update")
     total: Pool | None = None
     ndim = 0
-    for batch in tracked(_arrays(batches), getattr(batches, "__len__", lambda: None)(), "mean and variance", progress):
+    for batch in tracked(_arrays(batches), length_hint(batches) or None, "mean and variance", progress):
         ndim = batch.ndim
-        part = pooled(batch, normalize_axes(axis, ndim), None, nan_policy)
+        part = pooled(batch, normalize_axes(axis, ndim, "a batch of a"), None, nan_policy)
         total = part if total is None else total.joined(part)
     if total is None:
         raise ValueError("a gave no batch; pass at least one, perhaps empty, so that the shape of the result is known")

@@ -74,7 +74,7 @@ def zscore(a: ArrayLike, axis: Any = 0, ddof: Any = 0, nan_policy: str = "propag
     check_nan_policy(nan_policy)
     ddof = degrees(ddof)
     a = as_array("a", a)
-    axes = normalize_axes(axis, a.ndim)
+    axes = normalize_axes(axis, a.ndim, "a")
     dtype = result_dtype(a.dtype)
     if a.size == 0:
         return np.empty(a.shape, dtype)

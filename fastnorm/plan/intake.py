@@ -53,29 +53,29 @@ def result_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype if dtype.isnative else dtype.newbyteorder("=")
 
 
-def normalize_axis(axis: Any, ndim: int, name: str = "axis") -> int:
-    """A non-negative axis. Raises AxisError when out of range, TypeError when not an integer."""
+def normalize_axis(axis: Any, ndim: int, of: str = "x") -> int:
+    """A non-negative axis of what users call by this name. Raises AxisError when out of range, TypeError when not an integer."""
     if type(axis) is int and 0 <= axis < ndim:
         return axis
     try:
         index = operator.index(axis)
     except TypeError:
-        raise TypeError(f"{name} must be an integer, got {axis!r}") from None
+        raise TypeError(f"axis must be an integer, got {axis!r}") from None
     if not -ndim <= index < ndim:
-        raise np.exceptions.AxisError(index, ndim, msg_prefix=f"{name} must name a dimension of x")
+        raise np.exceptions.AxisError(index, ndim, msg_prefix=f"axis must name a dimension of {of}")
     return index % ndim
 
 
-def normalize_axes(axis: Any, ndim: int) -> tuple[int, ...]:
+def normalize_axes(axis: Any, ndim: int, of: str = "x") -> tuple[int, ...]:
     """None: all; an integer; a tuple. Non-negative and different."""
     if axis is None:
         return tuple(range(ndim))
     if isinstance(axis, tuple | list):
-        axes = tuple(normalize_axis(a, ndim) for a in axis)
+        axes = tuple(normalize_axis(a, ndim, of) for a in axis)
         if len(set(axes)) != len(axes):
             raise ValueError(f"axis {axis} names a dimension twice; name each once")
         return axes
-    return (normalize_axis(axis, ndim),)
+    return (normalize_axis(axis, ndim, of),)
 
 
 def vector(name: str, value: Any, length: int, axis: int) -> NDArray[np.float64] | None:
@@ -179,7 +179,7 @@ def writes_twice(array: NDArray[Any]) -> bool:
 
 def check_nan_policy(value: Any) -> None:
     """Raises ValueError unless it says what a NaN does."""
-    if value not in NAN_POLICIES:
+    if not isinstance(value, str) or value not in NAN_POLICIES:
         raise ValueError(f"nan_policy is {value!r} but must be one of {', '.join(NAN_POLICIES)}")
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fastnorm.ops.reduction import extremes, is_finite
 from fastnorm.plan.intake import is_float, same_memory, writes_twice
-from fastnorm.preprocessing.scikit import check_array, validate_data
+from fastnorm.preprocessing.scikit import assumes_finite, check_array, validate_data
 
 Array = NDArray[Any]
 FEW_INTEGERS = 65536
@@ -113,7 +113,7 @@ def table_for(name: str, X: Any, formats: tuple[str, ...] = (), ensure_2d: bool 
 def refuse_infinity(table: Any, name: str, allow_nan: bool = True) -> None:
     """Raises ValueError if there is an infinity, or a NaN where none is allowed."""
     values = table.data if is_sparse(table) else table
-    if values.size == 0 or values.dtype.kind in "biu":
+    if assumes_finite() or values.size == 0 or values.dtype.kind in "biu":
         return
     if values.size <= SMALL and np.isfinite(values).all():  # 5 us, where the kernel and its plan take 40
         return

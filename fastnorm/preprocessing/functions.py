@@ -59,7 +59,7 @@ def scale(X: Any, *, axis: int = 0, with_mean: bool = True, with_std: bool = Tru
     table = table_for("the scale function", X, ("csc", "csr"), ensure_2d=False)
     if is_sparse(table):
         return _scale_sparse(table, axis, with_mean, with_std, copy)
-    axis = normalize_axis(axis, table.ndim)
+    axis = normalize_axis(axis, table.ndim, "X")
     moments = reduce_moments(table, (axis,), omit=True)
     if not (np.isfinite(moments.mean).all() and np.isfinite(moments.var).all()):
         refuse_infinity(table, "the scale function")

@@ -185,6 +185,8 @@ class MinMaxScaler(Scaler):
         shift: Any = np.float64(self.feature_range[0])
         if not same(np.asarray(self.min_), self._min_as_fitted()):  # changed by hand
             centre, shift = NOTHING, np.asarray(self.min_, np.float64)
+        elif not inverse and (self.data_range_ > np.finfo(exact_dtype(self.data_min_.dtype)).max).any():
+            centre, shift = NOTHING, self._min_as_fitted()  # columns whose ends are farther apart than the largest number
         if inverse:
             gain = reciprocal(self.scale_)
             return lambda rows, out: nothing(rescale(rows, (0,), shift, gain, shift=centre, out=out))

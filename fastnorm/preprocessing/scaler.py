@@ -93,7 +93,8 @@ class Scaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _check_other(self, other: Any) -> None:
         """Raises TypeError, NotFittedError, ValueError unless what `other` has seen can be joined to what this has."""
         if not isinstance(other, type(self)) and not isinstance(self, type(other)):
-            raise TypeError(f"other must be a {type(self).__name__}, got {type(other).__name__}")
+            found = type(other)
+            raise TypeError(f"other must be a {type(self).__name__} of this library, got a {found.__name__} of {found.__module__}")
         check_is_fitted(other)
         if self._is_new():
             return
@@ -145,6 +146,8 @@ class Scaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def _inverse_transform(self, X: Any, copy: bool | None, out: Any, progress: bool) -> Any:
         check_is_fitted(self)
+        if is_stream(X):
+            raise TypeError("X is a stream, which fit and transform take, but inverse_transform does not; pass one table after the other")
         if is_sparse(X):
             self._refuse_sparse()
         table = transformed_table(self, X, self._formats)

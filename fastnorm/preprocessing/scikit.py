@@ -14,11 +14,20 @@ if TYPE_CHECKING:
         check_is_fitted,
         validate_data,
     )
+
+    def assumes_finite() -> bool:
+        """Whether users have said to scikit-learn that there is no NaN and no infinity to look for."""
+
 else:
     try:
+        from sklearn import get_config
         from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
         from sklearn.exceptions import NotFittedError
         from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+
+        def assumes_finite() -> bool:
+            return bool(get_config()["assume_finite"])
+
     except ImportError:
         from fastnorm.preprocessing.standin import (
             BaseEstimator,
@@ -30,11 +39,16 @@ else:
             validate_data,
         )
 
+        def assumes_finite() -> bool:
+            return False
+
+
 __all__ = [
     "BaseEstimator",
     "NotFittedError",
     "OneToOneFeatureMixin",
     "TransformerMixin",
+    "assumes_finite",
     "check_array",
     "check_is_fitted",
     "validate_data",

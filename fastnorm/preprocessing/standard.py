@@ -16,6 +16,8 @@ from fastnorm.preprocessing.scaler import NOTHING, Fill, Scaler, nothing, recipr
 
 Array = NDArray[Any]
 _EPS = float(np.finfo(np.float64).eps)
+# Of float32: squares below are subnormal or nothing; columns of means beyond vary more, or not at all.
+_LEAST_SQUARE, _NEAR_ZERO = 1e-36, 1e-9
 
 
 @takes_streams
@@ -165,10 +167,17 @@ class StandardScaler(Scaler):
         if not finite.all() or (weights is not None and not weights.all()):
             refuse_infinity(table, type(self).__name__)
         if not is_sparse(table) and table.itemsize < 8:
-            for column in np.flatnonzero(~finite):  # squares that are no float32: standard deviations beyond 1e15
+            for column in np.flatnonzero(~finite | _squares_vanish(moments)):  # or are too large: standard deviations beyond 1e15
                 wide = table[:, [column]].astype(np.float64)
                 moments[:, [column]] = _dense_moments(wide, None if weights is None else weights.astype(np.float64))
         self._join(moments, weights is None)
+
+    def _check_known(self) -> None:
+        """Raises ValueError if parameters that were changed since `fit` ask for what it did not learn."""
+        for flag, known in (("with_mean", self.mean_), ("with_std", self.scale_)):
+            if getattr(self, flag) and known is None:
+                what = flag.removeprefix("with_")
+                raise ValueError(f"{flag} is True, but this StandardScaler was fitted with {flag}=False and knows no {what}; fit it anew")
 
     def _moments(self) -> Array:
         """Of what has been seen: count, mean, its low part, second central moment (4, n_features)."""
@@ -190,6 +199,7 @@ class StandardScaler(Scaler):
 
     def _join(self, moments: Array, is_whole: bool) -> None:
         if not self._is_new():
+            self._check_known()
             is_whole = is_whole and _is_whole(self.n_samples_seen_)
             total = self._moments()
             kernels.moments.merge_into(total, moments)
@@ -207,6 +217,7 @@ class StandardScaler(Scaler):
         self.scale_ = _scale_of(var, mean, count) if self.with_std else None
 
     def _filling(self, inverse: bool) -> Fill:
+        self._check_known()
         low = self._low() if self.with_mean else None
         mean = self.mean_ if self.with_mean else None
         scale = self.scale_ if self.with_std else None
@@ -217,6 +228,7 @@ class StandardScaler(Scaler):
         return lambda rows, out: nothing(rescale(rows, (0,), centre, factor, low=low, out=out))
 
     def _sparse_factor(self, inverse: bool) -> Array | None:
+        self._check_known()
         if self.scale_ is None:
             return None
         return np.asarray(self.scale_, np.float64) if inverse else reciprocal(self.scale_)
@@ -227,6 +239,12 @@ class StandardScaler(Scaler):
         tags.input_tags.sparse = not self.with_mean
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _squares_vanish(moments: Array) -> Array:
+    """Whether squares of distances are no ordinary float32, of columns so near zero that they may vary all the same."""
+    count, mean, _, m2 = moments
+    return np.asarray((m2 < count * _LEAST_SQUARE) & (mean != 0.0) & (np.abs(mean) < _NEAR_ZERO))
 
 
 def _is_whole(count: Any) -> bool:

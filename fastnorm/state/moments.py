@@ -53,8 +53,8 @@ class RunningMoments:
     """
 
     def __init__(self, axis: Any = 0, *, nan_policy: str = "propagate") -> None:
-        if axis is not None and not isinstance(axis, tuple | list):
-            normalize_axes(axis, 64)  # an integer, or TypeError
+        if axis is not None:
+            normalize_axes(axis, 64, "a batch")  # integers, or TypeError
         check_nan_policy(nan_policy)
         self.axis = tuple(axis) if isinstance(axis, list) else axis
         self.nan_policy = nan_policy
@@ -84,11 +84,11 @@ class RunningMoments:
         if taken is not None:
             self._pool, self._extrema = taken
             return
-        axes = normalize_axes(self.axis, array.ndim)
+        axes = normalize_axes(self.axis, array.ndim, "batch")
         shape = tuple(n for k, n in enumerate(array.shape) if k not in axes)
         if self._pool is not None and shape != self._pool.shape:
             raise ValueError(f"batch has kept axes of shape {shape} but earlier batches had {self._pool.shape}; pass batches of one shape")
-        given = weights_like(array, axes, weights)
+        given = weights_like(array, axes, weights, "batch")
         if array.size == 0:
             return
         pool = pooled(array, axes, given, self.nan_policy)
