@@ -134,3 +134,38 @@ def test_assume_finite() -> None:
         np.testing.assert_array_equal(scaler.transform([[np.inf, 2.0]]), [[np.inf, 0.0]])
     with pytest.raises(ValueError, match="infinity"):
         scaler.transform([[np.inf, 2.0]])
+
+
+@pytest.mark.parametrize("dtype", ["u8", "i8"])
+def test_integers_near_the_largest(dtype: str) -> None:
+    """Distances are from a whole number, which is a float: 2**63 is no int64."""
+    largest = np.iinfo(dtype).max
+    for shape in ((16,), (2, 8), (40, 70), (3, 40000)):
+        x = (largest - np.arange(int(np.prod(shape)), dtype=dtype) * dtype_step(dtype)).reshape(shape)
+        exact = x.astype(np.float64) - float(largest)
+        for axis in (None, 0, -1):
+            np.testing.assert_allclose(fn.var(x, axis=axis), exact.var(axis), rtol=1e-9)
+    x = (np.arange(4, dtype="u8") * 4096 + 2**63)[None]
+    np.testing.assert_allclose(fn.layer_norm(x, eps=0.0), fn.layer_norm(np.arange(4.0)[None], eps=0.0), atol=1e-9)
+    np.testing.assert_allclose(fn.batch_norm_train(x.T, eps=0.0).rstd, 1 / (4096 * np.arange(4.0).std()), rtol=1e-12)
+
+
+def dtype_step(dtype: str) -> Any:
+    return np.dtype(dtype).type(2**40)
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_saturated_activations(activation: str, dtype: type) -> None:
+    """Far from zero they are 0 or z, and their slopes 0 or 1; `exp` never quite is."""
+    far = np.array([[15.0, 30.0, 90.0, 1e3, 1e12, 1e15, 1e19, 1e33, 3e38]], dtype)
+    zeros, ones = np.zeros(far.size), np.ones(far.size)
+    for z, value, slope in ((far, far, 1.0), (-far, 0 * far, 0.0)):
+        y = fn.batch_norm(z, zeros, ones, eps=0.0, activation=activation)
+        np.testing.assert_allclose(y, value, rtol=1e-6, atol=1e-4)
+        dx = fn.batch_norm_backward(np.ones_like(z), z, zeros, ones, training=False, activation=activation).dx
+        np.testing.assert_allclose(dx, slope, atol=1e-4)
+        assert np.all(np.abs(dx[:, 2:] - slope) < 1e-30)
+    nan = np.full((1, 1), np.nan, dtype)
+    assert np.isnan(fn.batch_norm(nan, [0.0], [1.0], activation=activation)).all()
+    assert np.isnan(fn.batch_norm_backward(nan, nan, [0.0], [1.0], training=False, activation=activation).dx).all()

@@ -148,10 +148,25 @@ def gelu_tanh_slope(z, cubic):
 
 
 @element
+def floored(z, low):
+    """NaN passes through."""
+    return low if z < low else z
+
+
+@element
 def clip(z, low, high):
     """NaN passes through."""
-    floored = low if z < low else z
-    return high if floored > high else floored
+    above = floored(z, low)
+    return high if above > high else above
+
+
+# Beyond these a sigmoid or a density is nothing, or all; of nothing as `exp` has it, 1e-38, a product with any z would be a number.
+_SILU, _GELU, _GELU_TANH = 88.0, 14.0, 10.0
+
+
+@element
+def within(z, bound):
+    return clip(z, as_compute(z, -bound), as_compute(z, bound))
 
 
 @variant
@@ -167,10 +182,10 @@ def activate(activation: Any, z: Any) -> Any:
     if tag is Clip:
         return lambda activation, z: clip(z, as_compute(z, activation.low), as_compute(z, activation.high))
     if tag is Silu:
-        return lambda activation, z: z * sigmoid(z)
+        return lambda activation, z: floored(z, as_compute(z, -_SILU)) * sigmoid(z)
     if tag is Gelu:
         return lambda activation, z: z * normal_cdf(z)
-    return lambda activation, z: z * sigmoid(gelu_tanh_argument(z, activation.cubic))
+    return lambda activation, z: floored(z, as_compute(z, -_GELU_TANH)) * sigmoid(gelu_tanh_argument(z, activation.cubic))
 
 
 @variant
@@ -185,15 +200,17 @@ def derivative(activation: Any, z: Any) -> Any:
     if tag is Silu:
 
         def silu_derivative(activation, z):
-            s = sigmoid(z)
-            return s * (as_compute(z, 1.0) + z * (as_compute(z, 1.0) - s))
+            near = within(z, _SILU)
+            s = sigmoid(near)
+            return s * (as_compute(z, 1.0) + near * (as_compute(z, 1.0) - s))
 
         return silu_derivative
     if tag is Gelu:
-        return lambda activation, z: normal_cdf(z) + z * normal_pdf(z)
+        return lambda activation, z: normal_cdf(z) + within(z, _GELU) * normal_pdf(z)
 
     def gelu_tanh_derivative(activation, z):
-        s = sigmoid(gelu_tanh_argument(z, activation.cubic))
-        return s * (as_compute(z, 1.0) + z * (as_compute(z, 1.0) - s) * gelu_tanh_slope(z, activation.cubic))
+        near = within(z, _GELU_TANH)
+        s = sigmoid(gelu_tanh_argument(near, activation.cubic))
+        return s * (as_compute(z, 1.0) + near * (as_compute(z, 1.0) - s) * gelu_tanh_slope(near, activation.cubic))
 
     return gelu_tanh_derivative

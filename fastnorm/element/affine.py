@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from fastnorm._jit import element, variant
+from fastnorm.element.bits import whole_below
 from fastnorm.element.storage import as_compute, holds_integers
 
 
@@ -31,7 +31,7 @@ def distance(value, shift):
 def origin_near(storage: Any, guess: Any) -> Any:
     """What distances of the elements are measured from: of integers an integer, so that sums of distances are exact."""
     if holds_integers(storage):
-        return lambda storage, guess: math.floor(guess + as_compute(guess, 0.5))
+        return lambda storage, guess: whole_below(guess + as_compute(guess, 0.5))
     return lambda storage, guess: guess
 
 

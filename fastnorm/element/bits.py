@@ -149,10 +149,11 @@ def store_vector(builder: Any, value: Any, place: Any, mask: Any, align: int) ->
     builder.call(function, [value, address, _I32(align), mask])
 
 
-def _suffix(vector: Any) -> str:
-    item = vector.element
-    letter = f"i{item.width}" if isinstance(item, ir.IntType) else {_F32: "f32", ir.DoubleType(): "f64"}[item]
-    return f"v{vector.count}{letter}"
+def _suffix(kind: Any) -> str:
+    """What LLVM calls a number or a vector."""
+    if isinstance(kind, ir.VectorType):
+        return f"v{kind.count}{_suffix(kind.element)}"
+    return f"i{kind.width}" if isinstance(kind, ir.IntType) else {_F32: "f32", ir.DoubleType(): "f64"}[kind]
 
 
 # Conversions, as code, of numbers and of vectors: they are part of the loads and stores of `storage`.
@@ -174,6 +175,12 @@ def integers_as_floats(builder: Any, word: Any, signed: bool) -> Any:
 def floor(builder: Any, value: Any) -> Any:
     kind = ir.FunctionType(value.type, [value.type])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.floor.{_suffix(value.type)}"), [value])
+
+
+@intrinsic(prefer_literal=False)
+def whole_below(typing_context: Any, value: Any) -> Any:
+    """The largest integer that is no larger, of the type of the value: `math.floor` makes an int64 of it, in which 2**63 has no place."""
+    return value(value), lambda context, builder, signature, arguments: floor(builder, arguments[0])
 
 
 def widen_half(builder: Any, word: Any) -> Any:

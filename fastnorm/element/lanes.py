@@ -6,7 +6,6 @@ before. A formula without a branch serves both: numbers and `Lanes` are added, s
 
 from __future__ import annotations
 
-import math
 import operator
 from typing import Any
 
@@ -76,17 +75,6 @@ _binary(operator.mul, "fmul")
 _binary(operator.lt, "fcmp_ordered", "<")
 _binary(operator.gt, "fcmp_ordered", ">")
 _binary(operator.eq, "fcmp_ordered", "==")
-
-
-@infer_global(math.floor)
-class _FloorTyping(AbstractTemplate):
-    def generic(self, arguments: Any, keywords: Any) -> Any:
-        return signature(*arguments, *arguments) if len(arguments) == 1 and isinstance(arguments[0], Lanes) else None
-
-
-@lower_builtin(math.floor, Lanes)
-def _floor(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    return bits.floor(builder, arguments[0])
 
 
 def _kind(storage: Any) -> Any:

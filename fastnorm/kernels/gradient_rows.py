@@ -11,7 +11,7 @@ from fastnorm.element.affine import centred
 from fastnorm.element.bits import wide_vectors
 from fastnorm.element.gradient import through_activation
 from fastnorm.element.lanes import have_lanes, lanes_of, load_lanes, write_lanes
-from fastnorm.element.storage import cut, fetch_for_later, load, row
+from fastnorm.element.storage import as_compute, cut, fetch_for_later, load, row
 from fastnorm.kernels.columns import ROWS, add_run, clear, rows_of
 
 
@@ -126,10 +126,10 @@ def gradient_sums_of_fours(grad, src, residual, places, steps, first, last, n, h
             d1 = centred(load(x1, i), h, w)
             d2 = centred(load(x2, i), h, w)
             d3 = centred(load(x3, i), h, w)
-            e0 = through_activation(load(g0, i), d0, a, None, b, load(r0, i), activation)
-            e1 = through_activation(load(g1, i), d1, a, None, b, load(r1, i), activation)
-            e2 = through_activation(load(g2, i), d2, a, None, b, load(r2, i), activation)
-            e3 = through_activation(load(g3, i), d3, a, None, b, load(r3, i), activation)
+            e0 = through_activation(as_compute(d0, load(g0, i)), d0, a, None, b, load(r0, i), activation)
+            e1 = through_activation(as_compute(d1, load(g1, i)), d1, a, None, b, load(r1, i), activation)
+            e2 = through_activation(as_compute(d2, load(g2, i)), d2, a, None, b, load(r2, i), activation)
+            e3 = through_activation(as_compute(d3, load(g3, i)), d3, a, None, b, load(r3, i), activation)
             total[i] += (e0 + e1) + (e2 + e3)
             product[i] += (e0 * d0 + e1 * d1) + (e2 * d2 + e3 * d3)
 

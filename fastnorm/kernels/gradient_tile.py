@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastnorm._jit import loop
 from fastnorm.element.affine import centred
 from fastnorm.element.gradient import GradientSums, input_gradient, through_activation, weighted
-from fastnorm.element.storage import at, before_lanes, load, subrun, write, zero_of
+from fastnorm.element.storage import as_compute, at, before_lanes, load, subrun, write, zero_of
 from fastnorm.element.streaming import BLOCK as STREAMED
 from fastnorm.element.streaming import block_of, flush, stream_block
 from fastnorm.kernels.tile import blocks_within, fetch_block
@@ -15,7 +15,7 @@ from fastnorm.kernels.tile import blocks_within, fetch_block
 def gradient_and_distance(grad, run, residual, i, high, low, scale, gain, shift, activation):
     """Of one element: the gradient before the activation, and x - mean."""
     d = centred(load(run, i), at(high, i), at(low, i))
-    return through_activation(load(grad, i), d, at(scale, i), at(gain, i), at(shift, i), load(residual, i), activation), d
+    return through_activation(as_compute(d, load(grad, i)), d, at(scale, i), at(gain, i), at(shift, i), load(residual, i), activation), d
 
 
 @loop

@@ -31,10 +31,27 @@ from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, CUTS, INNER, PROBLEM
 
 @variant
 def fits(parameter: Any, n: Any, out: Any) -> Any:
-    """Whether a parameter is None, or has n numbers that lie apart from the output."""
+    """Whether a parameter is None, or a vector of n numbers that lie apart from the output."""
     if parameter is types.none:
         return lambda parameter, n, out: True
+    if parameter.ndim != 1:
+        return lambda parameter, n, out: False
     return lambda parameter, n, out: parameter.size == n and apart(parameter, out)
+
+
+@variant
+def is_there(parameter: Any) -> Any:
+    if parameter is types.none:
+        return lambda parameter: False
+    return lambda parameter: True
+
+
+@variant
+def like(grad: Any, x: Any) -> Any:
+    """Whether a gradient has the dtype of x: the general way rounds others."""
+    if grad.dtype == x.dtype:
+        return lambda grad, x: True
+    return lambda grad, x: False
 
 
 @variant
@@ -207,7 +224,7 @@ def normalize_columns_in_two(crew, x, gamma, beta, running_mean, running_var, ou
 
 @driver
 def apply_planes(crew, x, mean, var, gamma, beta, out, eps, table):
-    if not (agree(x, out) and given_fit(mean, var, gamma, beta, out, table[PROBLEM, CHANNEL])):
+    if not (agree(x, out) and is_there(mean) and is_there(var) and given_fit(mean, var, gamma, beta, out, table[PROBLEM, CHANNEL])):
         return False
     parameters = double(mean), None, double(var), double(gamma), double(beta)
     planar_apply(crew, x.reshape(-1), None, out.reshape(-1), *parameters, eps, None, None, table)
@@ -216,7 +233,7 @@ def apply_planes(crew, x, mean, var, gamma, beta, out, eps, table):
 
 @driver
 def apply_columns(crew, x, mean, var, gamma, beta, out, eps, grouped, table):
-    if not (agree(x, out) and given_fit(mean, var, gamma, beta, out, table[PROBLEM, CHANNEL])):
+    if not (agree(x, out) and is_there(mean) and is_there(var) and given_fit(mean, var, gamma, beta, out, table[PROBLEM, CHANNEL])):
         return False
     parameters = double(mean), None, double(var), double(gamma), double(beta)
     interleaved_apply(crew, x.reshape(-1), None, out.reshape(-1), *parameters, eps, None, None, grouped, table)
@@ -225,7 +242,8 @@ def apply_columns(crew, x, mean, var, gamma, beta, out, eps, grouped, table):
 
 @loop
 def can_go_back(dy, x, mean, rstd, gamma, out, table):
-    return agree(x, out) and agree(dy, out) and given_fit(mean, rstd, gamma, None, out, table[PROBLEM, CHANNEL])
+    there = is_there(mean) and is_there(rstd) and like(dy, x)
+    return there and agree(x, out) and agree(dy, out) and given_fit(mean, rstd, gamma, None, out, table[PROBLEM, CHANNEL])
 
 
 @maker
@@ -274,17 +292,19 @@ def backward_columns_in_two(crew, dy, x, mean, rstd, gamma, out, gradients, grou
     return True
 
 
-@loop
-def fit_groups(statistics, x, out, table):
+@variant
+def fit_groups(statistics: Any, x: Any, out: Any, table: Any) -> Any:
     """Whether there is one number for every group of every sample, apart from the output."""
-    if statistics.ndim != 2:
-        return False
-    return statistics.shape[0] == x.shape[0] and fits(statistics, table[PROBLEM, BATCH] * table[PROBLEM, CHANNEL], out)
+    if statistics is types.none or statistics.ndim != 2:
+        return lambda statistics, x, out, table: False
+    return lambda statistics, x, out, table: (
+        statistics.shape[0] == x.shape[0] and statistics.size == table[PROBLEM, BATCH] * table[PROBLEM, CHANNEL] and apart(statistics, out)
+    )
 
 
 @loop
 def groups_can_go_back(dy, x, mean, rstd, gamma, out, table):
-    fit = agree(dy, out) and groups_fit(x, gamma, None, out, table)
+    fit = like(dy, x) and agree(dy, out) and groups_fit(x, gamma, None, out, table)
     return fit and fit_groups(mean, x, out, table) and fit_groups(rstd, x, out, table)
 
 
@@ -312,7 +332,7 @@ def backward_group_columns(crew, dy, x, mean, rstd, gamma, out, gradients, group
 
 @loop
 def rows_can_go_back(dy, x, mean, rstd, gamma, out, table):
-    fit = agree(x, out) and agree(dy, out) and fits(gamma, table[PROBLEM, INNER], out)
+    fit = is_there(rstd) and like(dy, x) and agree(x, out) and agree(dy, out) and fits(gamma, table[PROBLEM, INNER], out)
     return fit and fit_rows(mean, x, out) and fit_rows(rstd, x, out)
 
 

@@ -152,7 +152,7 @@ def batch_norm_train(
     call = TrainingCall(x, gamma, beta, axis, eps, activation, residual, out)
     count = call.x.size // call.channels if call.channels else 0
     running = None
-    if running_mean is not None or running_var is not None or momentum != 0.1:
+    if running_mean is not None or running_var is not None or type(momentum) is not float or momentum != 0.1:
         running = running_pair(running_mean, running_var, momentum, unbiased, call.channels, count, call.axis)
     if call.x.size == 0:
         return BatchNormTraining(call.target.wanted, np.full(call.channels, np.nan), np.full(call.channels, np.nan))
@@ -210,7 +210,7 @@ def _trainer(
     def call(
         x: Any, residual: Any, gamma: Any, beta: Any, running_mean: Any, running_var: Any, out: Any, momentum: Any
     ) -> BatchNormTraining:
-        weight = momentum if momentum == 0.1 else momentum_of(momentum)
+        weight = momentum if type(momentum) is float and momentum == 0.1 else momentum_of(momentum)
         y, stats = forward(x, gamma, beta, out, residual)
         if running_mean is not None or running_var is not None:
             RunningPair(running_mean, running_var, weight, unbiased).update(stats[0], stats[2], count)

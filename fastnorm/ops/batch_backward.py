@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 from fastnorm.ops import gradient_passes
 from fastnorm.ops.batch import channel_layout, channels_of
 from fastnorm.ops.calls import memorable, recall, remember, result_of, settled, signature
-from fastnorm.ops.door import Output, activation_tag, apart, check_activation, gradient_dtype, gradient_of, output
+from fastnorm.ops.door import Output, activation_tag, apart, check_activation, gradient_dtype, gradient_of, output, rounded
 from fastnorm.ops.few import again, find, offer_walk
 from fastnorm.ops.repeat import backpropagator
-from fastnorm.plan.intake import as_array, operand, vector
+from fastnorm.plan.intake import as_array, operand, overlaps, vector
 from fastnorm.plan.problem import Problem, arrange
 from fastnorm.runtime.threads import get_num_threads
 
@@ -165,7 +165,7 @@ class BackwardCall:
 
     def result(self, dgamma: Array, dbeta: Array) -> BatchNormGradients | BatchNormResidualGradients:
         """dgamma, dbeta : float64"""
-        gradients = self.target.deliver(), dgamma.astype(self.dtype, copy=False), dbeta.astype(self.dtype, copy=False)
+        gradients = self.target.deliver(), rounded(dgamma, self.dtype), rounded(dbeta, self.dtype)
         if self.extra_target is None:
             return BatchNormGradients(*gradients)
         return BatchNormResidualGradients(*gradients, self.extra_target.deliver())
@@ -174,11 +174,15 @@ class BackwardCall:
 def backward_outputs(out: Any, x: Array, grad: Array, extra: Array | None) -> tuple[Output, Output | None]:
     inputs = (x, grad, extra)
     if extra is None:
+        if isinstance(out, tuple | list):
+            raise TypeError("out must be a numpy array, and a pair of arrays (dx, dresidual) only with a residual")
         return output("out", out, x, inputs), None
-    first, second = out if isinstance(out, tuple) else (out, None)
+    if isinstance(out, tuple | list) and len(out) != 2:
+        raise ValueError(f"out has {len(out)} arrays but must be a pair (dx, dresidual); pass None for one of them to have it made")
+    first, second = out if isinstance(out, tuple | list) else (out, None)
     target = output("out", first, x, inputs)
     extra_target = output("out[1]", second, x, (*inputs, target.wanted))
-    if first is not None and np.may_share_memory(target.wanted, extra_target.wanted):
+    if first is not None and overlaps(target.wanted, extra_target.wanted):
         raise ValueError("out has two arrays that share memory; pass one for dx and another for dresidual")
     # dx and dresidual are written in one sweep: what one replaces, the other may still have to read.
     return target, extra_target

@@ -44,7 +44,8 @@ class Output(NamedTuple):
 
     def deliver(self) -> Array:
         if self.detour:
-            np.copyto(self.wanted, self.computed, casting="same_kind")
+            with np.errstate(all="ignore"):
+                np.copyto(self.wanted, self.computed, casting="same_kind")
         return self.wanted
 
 
@@ -68,11 +69,26 @@ def apart(parameter: Any, *outputs: Output) -> Any:
     return parameter
 
 
+def in_dtype(target: Output, dtype: np.dtype[Any]) -> Output:
+    """Computed in this dtype, whatever that of the user's array."""
+    if target.computed.dtype == dtype:
+        return target
+    return Output(np.empty_like(target.computed, dtype, subok=False), target.wanted, detour=True)
+
+
+def rounded(values: Array, dtype: Any) -> Array:
+    """Gradients of parameters in the dtype of these: beyond its range infinite, without a warning."""
+    if values.dtype == dtype:
+        return values
+    with np.errstate(all="ignore"):
+        return values.astype(dtype)
+
+
 def gradient_of(dy: Any, x: Array) -> Array:
     """dy as an operand beside x. Sums are float32 or float64 as x has it: a wider dy is rounded once, in a copy."""
     grad = operand("dy", dy, x.shape)
     if computes_single(x.dtype) and not computes_single(grad.dtype):
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             return grad.astype(np.float32)
     return grad
 
@@ -101,11 +117,12 @@ class RunningPair(NamedTuple):
         """In place, in float64, rounded once to the dtype of the running arrays."""
         # element.moments.moving_average, for vectors of any dtype and any strides
         weight = self.momentum
-        if self.mean is not None:
-            self.mean[...] = (1.0 - weight) * self.mean.astype(np.float64) + weight * mean
-        if self.var is not None:
-            bessel = count / (count - 1.0) if self.unbiased else 1.0
-            self.var[...] = (1.0 - weight) * self.var.astype(np.float64) + (weight * bessel) * var
+        with np.errstate(all="ignore"):  # y is there, and one of the two may be
+            if self.mean is not None:
+                self.mean[...] = (1.0 - weight) * self.mean.astype(np.float64) + weight * mean
+            if self.var is not None:
+                bessel = count / (count - 1.0) if self.unbiased else 1.0
+                self.var[...] = (1.0 - weight) * self.var.astype(np.float64) + (weight * bessel) * var
 
 
 def _running_vector(name: str, value: Any, channels: int, axis: int) -> Array | None:

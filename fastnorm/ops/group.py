@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastnorm.ops import gradient_passes, passes
 from fastnorm.ops.calls import memorable, recall, remember, result_of, settled, signature
-from fastnorm.ops.door import activation_tag, apart, check_activation, gradient_dtype, gradient_of, output
+from fastnorm.ops.door import activation_tag, apart, check_activation, gradient_dtype, gradient_of, output, rounded
 from fastnorm.ops.few import again, find, offer
 from fastnorm.ops.repeat import backpropagator, normalizer
 from fastnorm.ops.rows import statistic
@@ -184,7 +184,7 @@ def _backward(
     weights = passes.weights(problem, x, scale), passes.weights(problem, x, shift)
     dgamma, dbeta = gradient_passes.gradient(problem, centre.reshape(-1), spread.reshape(-1), *weights, activation_tag(activation))
     problem.finish()
-    return GroupNormGradients(target.deliver(), dgamma.astype(param_dtype, copy=False), dbeta.astype(param_dtype, copy=False))
+    return GroupNormGradients(target.deliver(), rounded(dgamma, param_dtype), rounded(dbeta, param_dtype))
 
 
 def group_norm(

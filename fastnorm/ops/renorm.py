@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastnorm.ops import gradient_passes, passes
 from fastnorm.ops.batch import channel_layout, channels_of
-from fastnorm.ops.door import RunningPair, apart, gradient_dtype, gradient_of, output, running_pair
+from fastnorm.ops.door import RunningPair, apart, gradient_dtype, gradient_of, output, rounded, running_pair
 from fastnorm.plan.intake import as_array, eps_of, number, vector
 from fastnorm.plan.problem import arrange
 from fastnorm.runtime.threads import get_num_threads
@@ -160,8 +160,9 @@ def batch_renorm_train(
         scale, shift = apart(scale, target), apart(shift, target)
     stats = passes.moments(problem, eps)
     r, d = limits.correction(stats, running, eps)
-    gain, offset = (r, d) if scale is None else (scale * r, scale * d)
-    offset = offset if shift is None else shift + offset
+    with np.errstate(all="ignore"):
+        gain, offset = (r, d) if scale is None else (scale * r, scale * d)
+        offset = offset if shift is None else shift + offset
     passes.apply(problem, stats[0], stats[1], stats[3], gain, offset, None, None)
     problem.finish()
     y = target.deliver()
@@ -235,8 +236,9 @@ def batch_renorm_backward(
     problem = arrange(channel_layout(x.ndim, axis, True), (x, target.computed, None, grad, None), get_num_threads())
     dgamma, dbeta = gradient_passes.gradient(problem, centre, spread, factor if scale is None else scale * factor, None, None)
     problem.finish()
-    dgamma = factor * dgamma + offset * dbeta
-    return BatchRenormGradients(target.deliver(), dgamma.astype(dtype, copy=False), dbeta.astype(dtype, copy=False))
+    with np.errstate(all="ignore"):
+        dgamma = factor * dgamma + offset * dbeta
+    return BatchRenormGradients(target.deliver(), rounded(dgamma, dtype), rounded(dbeta, dtype))
 
 
 def _saved(name: str, value: Any, channels: int, axis: int) -> Vector:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnorm.ops import gradient_passes, passes
+from fastnorm.ops.door import rounded
 from fastnorm.plan.problem import Problem
 from fastnorm.runtime import recycling
 
@@ -55,7 +56,7 @@ def backpropagator(
         storages = (of_x(x), of_out(dx), of_residual(residual), of_dy(dy), of_dresidual(dresidual))
         dgamma, dbeta = walk(storages, of_mean(mean), of_rstd(rstd), of_gamma(gamma), of_beta(beta))
         if parameter_dtype != np.float64:
-            dgamma, dbeta = dgamma.astype(parameter_dtype), dbeta.astype(parameter_dtype)
+            dgamma, dbeta = rounded(dgamma, parameter_dtype), rounded(dbeta, parameter_dtype)
         gradients = dx, dgamma.reshape(parameter_shape), dbeta.reshape(parameter_shape)
         return gradients if dresidual is None else (*gradients, dresidual)
 

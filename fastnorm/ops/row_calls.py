@@ -10,11 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastnorm.ops import gradient_passes, passes
 from fastnorm.ops.calls import memorable, recall, remember, settled, signature
-from fastnorm.ops.door import Output, apart, gradient_dtype, gradient_of, output
+from fastnorm.ops.door import Output, apart, gradient_dtype, gradient_of, in_dtype, output, rounded
 from fastnorm.ops.few import again, find, offer
 from fastnorm.ops.repeat import backpropagator, normalizer
 from fastnorm.ops.rows import Rows, parameter, rows_of, statistic
-from fastnorm.plan.intake import as_array, eps_of, operand
+from fastnorm.plan.intake import as_array, eps_of, operand, overlaps, result_dtype
 from fastnorm.plan.problem import Problem
 from fastnorm.runtime import recycling
 
@@ -168,9 +168,9 @@ def of_sum(
     if out is not None and not (isinstance(out, tuple | list) and len(out) == 2):
         raise TypeError(f"out must be a pair of arrays (y, h), got {type(out).__name__}; pass None for one of them to have it made")
     first, second = (None, None) if out is None else out
-    total = output("out[1]", second, x, (x, addend))
+    total = in_dtype(output("out[1]", second, x, (x, addend)), result_dtype(x.dtype))
     target = output("out[0]", first, x, (x, addend))
-    if np.may_share_memory(target.wanted, total.wanted):
+    if overlaps(target.wanted, total.wanted):
         raise ValueError("out has two arrays that share memory; pass one for y and another for h")
     if x.size and addend is residual and memorable(key, None, *arrays, *outputs) and _separate(outputs, arrays):
         repeated = call.repeated_sum(x, target.computed, addend)
@@ -185,7 +185,7 @@ def of_sum(
 def backward(dy: ArrayLike, x: ArrayLike, mean: Any, rstd: Any, gamma: Any, axis: Any, out: Any, source: str) -> tuple[Array, Array, Array]:
     """dx, dgamma, dbeta. source : the function whose statistics these are."""
     options = (backward, source, axis, type(axis))
-    few = find(x, options)
+    few = find(x, options) if (mean is None) == (source == "rms_norm") else None
     if few is not None:
         dx, gradients = few.output() if out is None else out, np.empty((2, few.shape[-1]), gradient_dtype(gamma))
         if few.run((dy, x, mean, rstd, gamma, dx), gradients):
@@ -226,5 +226,5 @@ def backward(dy: ArrayLike, x: ArrayLike, mean: Any, rstd: Any, gamma: Any, axis
     weight = passes.weights(problem, x, rows.flat_parameter(problem, scale))
     dgamma, dbeta = gradient_passes.gradient(problem, flat_mean, rows.flat_statistic(problem, spread), weight, None, None)
     problem.finish()
-    dgamma, dbeta = (rows.parameter(problem, g).astype(param_dtype, copy=False) for g in (dgamma, dbeta))
+    dgamma, dbeta = (rounded(rows.parameter(problem, g), param_dtype) for g in (dgamma, dbeta))
     return target.deliver(), dgamma, dbeta

@@ -39,6 +39,8 @@ def as_array(name: str, value: Any) -> NDArray[Any]:
         raise TypeError(f"{name} is a masked array, whose mask would be ignored; pass {name}.filled(np.nan) or the valid elements")
     array = np.asarray(value)
     dtype = array.dtype
+    if dtype.kind == "O" and hasattr(value, "toarray"):
+        raise TypeError(f"{name} is a sparse matrix; pass {name}.toarray()")
     if not (is_float(dtype) or dtype.kind in "biu"):
         raise TypeError(
             f"{name} has dtype {dtype}, which has no real float arithmetic here; pass float16, bfloat16, float32, float64, bool or integers"
@@ -60,7 +62,7 @@ def normalize_axis(axis: Any, ndim: int, of: str = "x") -> int:
     try:
         index = operator.index(axis)
     except TypeError:
-        raise TypeError(f"axis must be an integer, got {axis!r}") from None
+        raise TypeError(f"axis must be an integer, got {axis!r}; pass for example 1 or -1") from None
     if not -ndim <= index < ndim:
         raise np.exceptions.AxisError(index, ndim, msg_prefix=f"axis must name a dimension of {of}")
     return index % ndim
@@ -91,6 +93,8 @@ def vector(name: str, value: Any, length: int, axis: int) -> NDArray[np.float64]
             return value
         if char == "f":
             return value.astype(np.float64)
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be ignored; pass {name}.filled() or the valid elements")
     array = np.asarray(value)
     if not is_float(array.dtype) and not (array.dtype.kind in "biu" and not isinstance(value, np.ndarray)):
         raise TypeError(f"{name} has dtype {array.dtype}; pass an array of a float dtype")

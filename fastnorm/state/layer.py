@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from fastnorm.ops.door import rounded
 from fastnorm.plan.intake import as_array, is_float, normalize_axis, overlaps
 
 Array = NDArray[Any]
@@ -123,7 +124,7 @@ class Layer:
     def _keep_gradients(self, dgamma: Array, dbeta: Array | None = None) -> None:
         for kept, new in ((self.dgamma, dgamma), (self.dbeta, dbeta)):
             if kept is not None and new is not None:
-                kept[...] = new
+                kept[...] = rounded(new, kept.dtype)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles are without the activations of the last forward pass."""
@@ -165,7 +166,7 @@ class Layer:
                 f"{name} has shape {np.shape(value)} but the layer has {np.shape(held)}; pass the state of a layer of the same sizes"
             )
         if isinstance(held, np.ndarray):
-            return as_array(name, value)
+            return np.array(as_array(name, value))  # perhaps one of the arrays that are written
         try:
             number = operator.index(value)
         except TypeError:
