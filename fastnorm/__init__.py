@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from fastnorm.runtime.forks import importing
 from fastnorm.runtime.public import announce
 from fastnorm.runtime.recycling import recycle_outputs
 from fastnorm.runtime.threads import get_num_threads, num_threads, set_num_threads
@@ -88,12 +89,14 @@ __all__ = ["get_num_threads", "num_threads", "recycle_outputs", "set_num_threads
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        value = getattr(importlib.import_module(_HOME[name]), name)
-        globals()[name] = value
-        announce(name, value)
+        with importing():
+            value = getattr(importlib.import_module(_HOME[name]), name)
+            globals()[name] = value
+            announce(name, value)
         return value
     if name in _MODULES or name in _GUESTS:
-        return importlib.import_module(f"fastnorm.{name}")
+        with importing():
+            return importlib.import_module(f"fastnorm.{name}")
     raise AttributeError(f"module 'fastnorm' has no attribute {name!r}")
 
 

@@ -17,7 +17,10 @@ def main() -> None:
     if options.command == "info":
         fastnorm.show_config()
     else:
-        print(f"{fastnorm.warmup(options.dtypes)} calls are compiled")
+        try:
+            print(f"{fastnorm.warmup(options.dtypes)} calls are compiled")
+        except TypeError as error:
+            parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -29,14 +29,13 @@ from fastnorm.runtime.interrupts import deferred
 
 with deferred():
     import numba
+    import numpy.ma  # noqa: F401 - Numba asks for it when it first sees an array, where nobody could hold a fork back (`runtime.forks`)
 from numba.core import caching, ccallback, compiler, sigutils
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import CPUDispatcher
 from numba.core.types.misc import unliteral
 
 from fastnorm import _linking
-
-forks.guard()
 
 
 class _Flags(set[str]):
@@ -173,6 +172,11 @@ def _compilation() -> Iterator[None]:
 
 
 class _Dispatcher(CPUDispatcher):
+    def _compile_for_args(self, *arguments: Any, **keywords: Any) -> Any:
+        """Of types that are new to it, for which Numba may import parts of itself and of NumPy."""
+        with forks.importing():
+            return super()._compile_for_args(*arguments, **keywords)
+
     def compile(self, sig: Any) -> Any:
         """What Numba's dispatcher does, without its timers: each listens to all events of the functions that are compiled for this one."""
         with _compilation():

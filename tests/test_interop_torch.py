@@ -336,6 +336,41 @@ def test_an_input_that_changes_before_backward_is_an_error() -> None:
         y.sum().backward()
 
 
+@pytest.mark.parametrize("name", ["batch_norm", "batch_norm_act"])
+def test_running_statistics_that_change_before_backward_are_an_error(name: str) -> None:
+    x, running = draw((5, 4), torch.float32).requires_grad_(), (torch.zeros(4), torch.ones(4))
+    y = getattr(fastnorm.torch, name)(x, *running)
+    running[1].fill_(100.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_many_gradients_at_once() -> None:
+    x, weight = draw((3, 6), torch.float64).requires_grad_(), draw((6,), torch.float64, 3).requires_grad_()
+    many = draw((4, 3, 6), torch.float64, 5)
+    calls: dict[str, Any] = {
+        "layer": lambda f, x: f.layer_norm(x, (6,), weight),
+        "batch": lambda f, x: f.batch_norm(x, None, None, weight, training=True),
+        "block": lambda f, x: (
+            F.relu(F.batch_norm(x, None, None, weight, None, True) + x)
+            if f is F
+            else f.batch_norm_act(x, None, None, weight, None, True, residual=x)
+        ),
+    }
+    for name, call in calls.items():
+        ours, theirs = (torch.autograd.grad(call(f, x), (x, weight), many, is_grads_batched=True) for f in (fastnorm.torch, F))
+        torch.testing.assert_close(ours, theirs, msg=name)
+        jacobians = (torch.autograd.functional.jacobian(lambda x, f=f, c=call: c(f, x), x, vectorize=True) for f in (fastnorm.torch, F))
+        torch.testing.assert_close(*jacobians, msg=name)
+
+
+def test_parameters_of_several_dtypes_are_pytorchs() -> None:
+    x = draw((3, 6), torch.float32).to(torch.bfloat16)
+    for f in (F, fastnorm.torch):
+        with pytest.raises(RuntimeError, match="expected scalar type"):
+            f.layer_norm(x, (6,), torch.ones(6, dtype=torch.bfloat16), torch.zeros(6))
+
+
 def test_an_expanded_gradient_and_one_of_another_format() -> None:
     x = channels_last(draw((3, 5, 4, 6), torch.float32)).requires_grad_()
     dense = draw(x.shape, torch.float32, 3)

@@ -356,3 +356,13 @@ def test_every_public_function_says_what_it_does() -> None:
         text = getattr(jit, name).__doc__
         assert name == "Moments" or ">>>" in text, name
         assert name in ("Moments", "activate", "relu", "leaky_relu") or "Source" in text or "GELU" in text, name
+
+
+def test_activations_of_integers_are_those_of_floats() -> None:
+    for activation in (jit.relu, jit.leaky_relu, jit.silu, jit.gelu, jit.gelu_tanh):
+        both = numba.njit(lambda z, activation=activation: (activation(z), activation(3), activation(-200)))
+        for z in (3, -200, True):
+            assert activation(z) == activation(float(z))
+            assert both(z) == (activation(float(z)), activation(3.0), activation(-200.0))
+        with pytest.raises(numba.TypingError):
+            activation("3")

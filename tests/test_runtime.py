@@ -418,6 +418,20 @@ def test_warm_up_names_a_dtype_that_it_cannot_take(dtype: object) -> None:
         fn.warmup([dtype], progress=False)
 
 
+@pytest.mark.parametrize("dtypes", ["float32", np.float32, None])
+def test_warm_up_takes_several_dtypes(dtypes: object) -> None:
+    with pytest.raises(TypeError, match=r"must be several dtypes; pass for example \['float32'\]"):
+        fn.warmup(dtypes, progress=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["FASTNORM_NUM_THREADS", "FASTNORM_SPIN_COUNT"])
+@pytest.mark.parametrize("value", ["abc", "-3", "1.5", "²"])
+def test_environment_variables_that_are_no_numbers(name: str, value: str, run_python: RunPython) -> None:
+    result = run_python("-c", "import fastnorm as fn; fn.runtime.crew._patience(); print(fn.get_num_threads())", **{name: value})
+    assert int(result.stdout) >= 1
+    assert f"RuntimeWarning: {name} is {value!r} but must be an integer" in result.stderr
+
+
 def test_command_line_refuses_what_it_does_not_know() -> None:
     process = start_python("-m", "fastnorm", "nonsense")
     out, err = process.communicate(timeout=60)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import RunPython
+from conftest import RunPython, start_python
 from test_runtime import CORRECT, PROLOGUE, THREADS, needs_fork, script
 
 LAYERS = pytest.mark.parametrize("layer", ["tbb", "omp", "workqueue"])
@@ -134,6 +134,27 @@ assert np.array_equal(fn.batch_norm_train(x).y, expected)
 """,
         layer=layer,
     )
+
+
+@needs_fork
+def test_forks_while_another_thread_is_in_its_first_call() -> None:
+    """Which imports Numba and parts of the library for half a second: a lock of such a module would be held in the child for ever."""
+    code = """
+import os, signal, sys, threading, time
+import numpy as np
+import fastnorm as fn
+x = np.ones((32, 64), np.float32)
+threading.Thread(target=fn.layer_norm, args=(x,)).start()
+time.sleep(float(sys.argv[1]))
+pid = os.fork()
+if pid == 0:
+    signal.alarm(60)
+    fn.layer_norm(x)
+    os._exit(0)
+sys.exit(os.waitpid(pid, 0)[1] != 0)
+"""
+    processes = [start_python("-W", "ignore", "-c", code, str(delay)) for delay in (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)]
+    assert [(process.communicate(timeout=120), process.returncode)[1] for process in processes] == [0] * 6
 
 
 @needs_fork

@@ -214,3 +214,9 @@ def test_data_four_times_as_large_as_the_memory_that_is_left(tmp_path: Path, run
     finally:
         for file in files:
             file.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("kind", [StandardScaler, MinMaxScaler, MaxAbsScaler, Normalizer])
+def test_batches_of_a_stream_have_the_same_features(kind: Any) -> None:
+    with pytest.raises(ValueError, match="5 features"):
+        kind().fit(iter([np.ones((2, 3)), np.ones((2, 5))]))

@@ -7,7 +7,7 @@ from typing import Any
 from numba.core import errors, types
 from numba.extending import overload
 
-from fastnorm._jit import exported, exported_element
+from fastnorm._jit import exported, exported_element, variant
 from fastnorm.element.activation import activate as activation_of
 from fastnorm.element.bits import wide_vectors
 from fastnorm.interop.jit_operands import takes
@@ -24,6 +24,16 @@ def activate_run(run, out, activation):
     apply_to_run(run, None, out, None, None, 1.0, None, None, activation)
 
 
+@variant
+def real(z: Any) -> Any:
+    """A float32 or float64 as it is, an integer as float64. Constants of a formula take the type of its number."""
+    if isinstance(z, types.Integer | types.Boolean):
+        return lambda z: z * 1.0
+    if z not in (types.float32, types.float64):
+        raise errors.TypingError(f"z is {z}; pass float32 or float64")
+    return lambda z: z
+
+
 @exported_element
 def relu(z):
     """``max(z, 0)`` of one element, float32 or float64.
@@ -32,7 +42,7 @@ def relu(z):
     >>> fn.jit.relu(-2.0)
     0.0
     """
-    return activation_of(RELU, z)
+    return activation_of(RELU, real(z))
 
 
 @exported_element
@@ -43,7 +53,7 @@ def leaky_relu(z):
     >>> fn.jit.leaky_relu(-2.0)
     -0.02
     """
-    return activation_of(LEAKY_RELU, z)
+    return activation_of(LEAKY_RELU, real(z))
 
 
 @exported_element
@@ -54,7 +64,7 @@ def silu(z):
     >>> fn.jit.silu(0.0)
     0.0
     """
-    return activation_of(SILU, z)
+    return activation_of(SILU, real(z))
 
 
 @exported_element
@@ -65,7 +75,7 @@ def gelu(z):
     >>> fn.jit.gelu(0.0)
     0.0
     """
-    return activation_of(GELU, z)
+    return activation_of(GELU, real(z))
 
 
 @exported_element
@@ -76,7 +86,7 @@ def gelu_tanh(z):
     >>> fn.jit.gelu_tanh(0.0)
     0.0
     """
-    return activation_of(GELU_TANH, z)
+    return activation_of(GELU_TANH, real(z))
 
 
 def activate(run: Any, out: Any, activation: str) -> None:

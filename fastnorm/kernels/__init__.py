@@ -8,13 +8,14 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from fastnorm.runtime.forks import importing
 from fastnorm.runtime.interrupts import deferred
 
 
 def __getattr__(name: str) -> Any:
     if not name.startswith("_"):
         try:
-            with deferred():
+            with importing(), deferred():
                 return importlib.import_module(f"{__name__}.{name}")
         except ModuleNotFoundError as absence:  # torch.compile asks every module for an attribute "torch"
             if absence.name != f"{__name__}.{name}":

@@ -69,20 +69,20 @@ class Scaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _learn_stream(self, X: Any, sample_weight: Any, progress: bool) -> None:
         if sample_weight is not None:
             raise ValueError("sample_weight cannot be dealt to the batches of a stream; call partial_fit with each batch and its weights")
-        empty = True
+        first = True
         for batch in tracked(X, None, "fit", progress):
-            self._learn(batch, None, False)
-            empty = False
-        if empty:
+            self._learn(batch, None, False, first)
+            first = False
+        if first:
             raise ValueError("X is a stream without a batch; pass one that has not been read yet")
 
     def _is_new(self) -> bool:
         return not hasattr(self, "n_samples_seen_")
 
-    def _learn(self, X: Any, sample_weight: Any, progress: bool) -> None:
+    def _learn(self, X: Any, sample_weight: Any, progress: bool, first: bool = True) -> None:
         if is_sparse(X):
             self._refuse_sparse()
-        table = table_of(self, X, self._formats, reset=self._is_new())
+        table = table_of(self, X, self._formats, reset=first and self._is_new())
         weights = weights_of(sample_weight, table)
         if is_sparse(table):
             self._absorb(sparse.summed(table), weights)

@@ -27,6 +27,7 @@ import atexit
 import contextlib
 import ctypes
 import os
+import sys
 import threading
 import types
 from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ from typing import Any
 
 import numpy as np
 
+from fastnorm.runtime.environment import stated_number
 from fastnorm.runtime.interrupts import deferred
 
 LINE = 64  # bytes of a cache line
@@ -57,8 +59,7 @@ SOON_NS = 1_500_000
 
 
 def _patience() -> int:
-    stated = os.environ.get("FASTNORM_SPIN_COUNT", "")
-    return int(stated) if stated.isdigit() else SPIN_COUNT
+    return min(stated_number("FASTNORM_SPIN_COUNT", 0, SPIN_COUNT), sys.maxsize)
 
 
 attend: Any = None  # a driver, set by kernels.dealing: this room does without Numba

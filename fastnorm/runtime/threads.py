@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fastnorm.runtime import crew
+from fastnorm.runtime.environment import stated_number
 from fastnorm.runtime.machine import usable_cores
 from fastnorm.runtime.team import borrowed
 
@@ -18,14 +19,11 @@ def _limit() -> int:
     if numba is not None and hasattr(numba, "config"):
         return int(numba.config.NUMBA_NUM_THREADS)
     stated = os.environ.get("NUMBA_NUM_THREADS", "")
-    if stated.isdigit() and int(stated) > 0:
-        return int(stated)
-    return usable_cores()
+    return int(stated) if stated.isdecimal() and int(stated) > 0 else usable_cores()
 
 
 def _initial() -> int:
-    stated = os.environ.get("FASTNORM_NUM_THREADS", "")
-    return min(int(stated), _limit()) if stated.isdigit() and int(stated) > 0 else _limit()
+    return min(stated_number("FASTNORM_NUM_THREADS", 1, _limit()), _limit())
 
 
 _number = _initial()

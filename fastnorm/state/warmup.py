@@ -69,6 +69,7 @@ def _calls(dtype: Any) -> Iterator[tuple[str, Callable[[], object]]]:
     yield from _row_calls(dtype)
     yield from _group_calls(dtype)
     yield from _streaming_calls(dtype)
+    yield from _block_calls(dtype)
     if np.dtype(dtype).char in "fd":
         yield from _few_calls(dtype)
 
@@ -91,8 +92,23 @@ def _row_calls(dtype: Any) -> Iterator[tuple[str, Callable[[], object]]]:
         yield f"running moments of rows of {length}", partial(_update, x)
 
 
-def _update(batch: NDArray[Any]) -> None:
-    RunningMoments().update(batch)
+def _block_calls(dtype: Any) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Of residual networks, with relu, and what is weighted."""
+    for name in ("planar, large", "interleaved, large"):
+        shape = _SHAPES[name]
+        x = np.linspace(0.0, 1.0, int(np.prod(shape))).reshape(shape).astype(dtype)
+        one = np.ones(shape[1], np.float32)
+        given, of_batch = (one, one, one, one), (one.astype(np.float64), one.astype(np.float64))
+        for residual in (None, x):
+            block: dict[str, Any] = {"activation": "relu", "residual": residual}
+            yield f"{name}: training, relu", partial(batch_norm_train, x, one, one, **block)
+            yield f"{name}: inference, relu", partial(batch_norm, x, *given, **block)
+            yield f"{name}: backward, relu", partial(batch_norm_backward, x, x, *of_batch, one, beta=one, **block)
+    yield "weighted moments", partial(_update, x, np.ones(len(x), np.float32))
+
+
+def _update(batch: NDArray[Any], weights: NDArray[Any] | None = None) -> None:
+    RunningMoments().update(batch, weights)
 
 
 def _streaming_calls(dtype: Any) -> Iterator[tuple[str, Callable[[], object]]]:
@@ -159,7 +175,9 @@ def _repeat(call: Callable[[], object]) -> None:
 
 
 def warmup(dtypes: Iterable[Any] = (np.float32,), *, progress: bool = True) -> int:
-    """Compile what the library's functions need, so that no later call waits for it.
+    """Compile what the usual calls of the library's functions need, so that no later one waits for it.
+
+    Not what rarer options need: activations but relu, 16-bit or no parameters of group norm, sparse tables, `where`.
 
     Parameters
     ----------
@@ -183,6 +201,8 @@ def warmup(dtypes: Iterable[Any] = (np.float32,), *, progress: bool = True) -> i
     >>> import fastnorm as fn
     >>> fn.warmup(["float32", "float16"])  # doctest: +SKIP
     """
+    if isinstance(dtypes, str) or not isinstance(dtypes, Iterable):
+        raise TypeError(f"dtypes is {dtypes!r} but must be several dtypes; pass for example ['float32'], or [np.float32, np.float64]")
     kinds = [_float_dtype(dtype) for dtype in dtypes]
     calls = _all_calls(kinds)
     with _helped(kinds):

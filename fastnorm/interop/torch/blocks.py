@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastnorm.interop.torch import functions, norms
-from fastnorm.interop.torch.autograd import contiguous_as, wants_gradients
+from fastnorm.interop.torch.autograd import by_pytorch, contiguous_as, wants_gradients
 from fastnorm.interop.torch.team import dealt
 from fastnorm.interop.torch.tensors import as_array, as_tensor, computable, empty_like, format_of, have_shape, optional_array, present
 from fastnorm.ops.door import check_activation
@@ -139,23 +139,26 @@ class _Block(torch.autograd.Function):
     ) -> Tensor:
         y, ctx.statistics = _forward(norm, activation, x, residual, weight, bias)
         ctx.norm, ctx.activation = norm, activation
-        ctx.save_for_backward(x, residual, weight, bias)
+        ctx.save_for_backward(x, residual, weight, bias, *norms.read_again(norm))
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         wanted = ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled():  # create_graph=True
-            return None, None, *_differentiable(ctx.norm, ctx.activation, dy, ctx.saved_tensors, wanted)
-        found = _backward(ctx.norm, ctx.activation, dy, ctx.saved_tensors, ctx.statistics)
+        inputs = ctx.saved_tensors[:4]
+        if by_pytorch(dy):
+            return None, None, *_differentiable(ctx.norm, ctx.activation, dy, inputs, wanted)
+        found = _backward(ctx.norm, ctx.activation, dy, inputs, ctx.statistics)
         return None, None, *(g if wants else None for g, wants in zip(found, wanted, strict=True))
 
 
 def _differentiable(norm: Any, activation: str | None, dy: Tensor, inputs: Any, wanted: tuple[bool, ...]) -> list[Tensor | None]:
     """As `autograd.differentiable`, of the whole block."""
-    x, residual, weight, bias = (None if t is None else t.view_as(t) for t in inputs)
-    y = norm.original(x, weight, bias)
-    z = ACTIVATIONS[activation](y if residual is None else y + residual)
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x, residual, weight, bias = (None if t is None else t.view_as(t) for t in inputs)
+        y = norm.original(x, weight, bias)
+        z = ACTIVATIONS[activation](y if residual is None else y + residual)
     asked = [t for t, wants in zip((x, residual, weight, bias), wanted, strict=True) if wants]
-    found = iter(torch.autograd.grad(z, asked, dy, create_graph=True))  # type: ignore[arg-type]
+    found = iter(torch.autograd.grad(z, asked, dy, create_graph=again))  # type: ignore[arg-type]
     return [next(found) if wants else None for wants in wanted]

@@ -35,7 +35,10 @@ def update_running(
 
 
 class Norm(Protocol):
-    """`axis` is that of the channels, 1 or -1; norms that are not channelwise ignore it."""
+    """`axis` is that of the channels, 1 or -1; norms that are not channelwise ignore it.
+
+    Of running statistics that backward reads again, `read_again` tells: who changes them in between is told so, as by PyTorch.
+    """
 
     @property
     def channelwise(self) -> bool: ...
@@ -117,6 +120,10 @@ class FixedBatchNorm(NamedTuple):
 
     def original(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         return F.batch_norm(x, self.running_mean, self.running_var, weight, bias, False, 0.0, self.eps)
+
+
+def read_again(norm: Any) -> tuple[Tensor, ...]:
+    return (norm.running_mean, norm.running_var) if type(norm) is FixedBatchNorm else ()
 
 
 class InstanceNorm(NamedTuple):

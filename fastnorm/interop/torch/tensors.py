@@ -119,7 +119,7 @@ def computable(x: Tensor, *parameters: Tensor | None) -> bool:
     """
     if not isinstance(x, Tensor) or x.dtype not in _PARAMETERS:
         return False
-    allowed = _PARAMETERS[x.dtype]
+    allowed, common = _PARAMETERS[x.dtype], None
     for tensor in (x, *parameters):
         if tensor is None:
             continue
@@ -127,8 +127,10 @@ def computable(x: Tensor, *parameters: Tensor | None) -> bool:
         # A subclass or a meta, fake, sparse or quantized tensor has no memory that may be read past PyTorch.
         if (kind is not Tensor and kind is not Parameter) or not tensor.is_cpu or tensor.layout is not torch.strided:
             return False
-        if tensor is not x and tensor.dtype not in allowed:
-            return False
+        if tensor is not x:
+            if tensor.dtype not in allowed or (common is not None and tensor.dtype is not common):
+                return False
+            common = tensor.dtype
     return bool(x.numel()) and not _is_watched()
 
 
