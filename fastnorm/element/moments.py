@@ -6,6 +6,8 @@ import math
 from typing import NamedTuple
 
 from fastnorm._jit import element, rounded
+from fastnorm.element.bits import choose
+from fastnorm.element.storage import as_compute
 from fastnorm.plan.table import MEAN_OF, STD_OF
 
 
@@ -104,6 +106,12 @@ def union_of_equals(each_count, origin, means, m2):
 def moments_of(count, mean, low, var):
     """From a rounded mean and a population variance."""
     return Moments(count, mean, low, var * count)
+
+
+@element
+def not_finite(value):
+    """1 of NaN and infinities, or 0, in the dtype of the value: a sum of these has as many lanes."""
+    return choose(abs(value) < math.inf, as_compute(value, 0.0), as_compute(value, 1.0))
 
 
 @element

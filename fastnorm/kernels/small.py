@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from fastnorm._jit import driver
-from fastnorm.element.moments import rounded_mean, variance
+from fastnorm.element.bits import wide_vectors
+from fastnorm.element.moments import not_finite, rounded_mean, variance
+from fastnorm.element.storage import at, zero_of
 from fastnorm.kernels.moments import moments_of_span
 
 
@@ -15,3 +17,13 @@ def moments_of_few(src, table):
     """
     moments = moments_of_span(src, 0, table, 0, 0, 0, src.size)
     return rounded_mean(moments)[0], variance(moments)
+
+
+@driver
+def are_finite(values):
+    """Whether all of a vector are."""
+    wide_vectors()
+    others = zero_of(values)
+    for i in range(values.size):
+        others += not_finite(at(values, i))
+    return others == 0
