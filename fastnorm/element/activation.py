@@ -61,13 +61,11 @@ def is_cheap(activation: Any) -> bool:
 
 @element
 def exp_single(value):
-    """exp in float32, relative error below 2e-7; saturates at exp(-87) and exp(88), NaN gives exp(88)."""
-    clamped = value if value < np.float32(88.0) else np.float32(88.0)
-    clamped = clamped if clamped > np.float32(-87.0) else np.float32(-87.0)
+    """exp in float32, of -87 to 88: relative error below 2e-7. Of NaN some number."""
     # Adding 1.5 * 2**23 rounds to an integer in the last bits: a conversion that vectorizes everywhere.
     magic = np.float32(12582912.0)
-    power = (clamped * np.float32(1.4426950408889634) + magic) - magic
-    rest = clamped - power * np.float32(0.693359375)  # Cody, Waite 1980: ln 2 in two parts
+    power = (value * np.float32(1.4426950408889634) + magic) - magic
+    rest = value - power * np.float32(0.693359375)  # Cody, Waite 1980: ln 2 in two parts
     rest = rest - power * np.float32(-2.12194440e-4)
     # Least squares on [-ln2/2, ln2/2] of (exp(r) - 1 - r) / r**2, relative error 4e-9.
     poly = np.float32(1.3751407897e-3)
@@ -107,6 +105,7 @@ def erf_single(value):
 
 @variant
 def exp(z: Any) -> Any:
+    """Of z within the bounds of `exp_single`."""
     if z == types.float32:
         return lambda z: exp_single(z)
     return lambda z: math.exp(z)
@@ -121,6 +120,7 @@ def erf(z: Any) -> Any:
 
 @element
 def sigmoid(z):
+    """Of z within the bounds of `exp`."""
     one = as_compute(z, 1.0)
     return one / (one + exp(-z))
 
@@ -133,7 +133,13 @@ def normal_cdf(z):
 
 @element
 def normal_pdf(z):
+    """Of z near 0."""
     return as_compute(z, 0.3989422804014327) * exp(as_compute(z, -0.5) * z * z)
+
+
+@element
+def slope_of_cdf(z):
+    return z * normal_pdf(z)
 
 
 @element
@@ -160,8 +166,9 @@ def clip(z, low, high):
     return high if above > high else above
 
 
-# Beyond these a sigmoid or a density is nothing, or all; of nothing as `exp` has it, 1e-38, a product with any z would be a number.
-_SILU, _GELU, _GELU_TANH = 88.0, 14.0, 10.0
+# Beyond these a sigmoid or a density is nothing, or all; of nothing as `exp` has it, 1e-38, a product with any z would be a number. Up
+# to these its argument needs no other bounds: silu and gelu_tanh, and their gradients, took 1.05 to 1.2 times as long with those of `exp`.
+_SILU, _GELU, _GELU_TANH = 87.0, 13.0, 9.9
 
 
 @element
@@ -182,10 +189,12 @@ def activate(activation: Any, z: Any) -> Any:
     if tag is Clip:
         return lambda activation, z: clip(z, as_compute(z, activation.low), as_compute(z, activation.high))
     if tag is Silu:
-        return lambda activation, z: floored(z, as_compute(z, -_SILU)) * sigmoid(z)
+        return lambda activation, z: floored(z, as_compute(z, -_SILU)) * sigmoid(within(z, _SILU))
     if tag is Gelu:
         return lambda activation, z: z * normal_cdf(z)
-    return lambda activation, z: floored(z, as_compute(z, -_GELU_TANH)) * sigmoid(gelu_tanh_argument(z, activation.cubic))
+    return lambda activation, z: (
+        floored(z, as_compute(z, -_GELU_TANH)) * sigmoid(gelu_tanh_argument(within(z, _GELU_TANH), activation.cubic))
+    )
 
 
 @variant
@@ -206,7 +215,7 @@ def derivative(activation: Any, z: Any) -> Any:
 
         return silu_derivative
     if tag is Gelu:
-        return lambda activation, z: normal_cdf(z) + within(z, _GELU) * normal_pdf(z)
+        return lambda activation, z: normal_cdf(z) + slope_of_cdf(within(z, _GELU))
 
     def gelu_tanh_derivative(activation, z):
         near = within(z, _GELU_TANH)
