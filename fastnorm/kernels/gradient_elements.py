@@ -66,7 +66,7 @@ def fetch_of_statistic(storage, table, operand, stat, i, n):
 
 
 @loop
-def sums_of_elements(grad, src, mean, rstd, gamma, beta, activation, running, base, table, stat, begin, end, ahead):
+def sums_of_elements(grad, src, mean, rstd, gamma, beta, activation, running, base, table, stat, begin, end, streams, ahead):
     """Of elements begin to end of a statistic; running (2, parameters from `base` on) collects their parameters' gradients."""
     zero = zero_of(src)
     channel, inner = table[PROBLEM, CHANNEL], table[PROBLEM, INNER]
@@ -87,7 +87,7 @@ def sums_of_elements(grad, src, mean, rstd, gamma, beta, activation, running, ba
             cut(row(running, 0), param - base, n), shift_sums(running, mean, param - base, n),
         )  # fmt: skip
         total = add_sums(total, part)
-        if ahead > 0:
+        if streams is not None and ahead > 0:
             fetch_of_statistic(src, table, SRC, stat + ahead, at, n)
         at += n
     return total
@@ -184,7 +184,7 @@ def in_fours(together, src, table):
 
 
 @loop
-def sums_of_fours(together, grad, src, mean, rstd, gamma, running, table, stat, n, sums, ahead):
+def sums_of_fours(together, grad, src, mean, rstd, gamma, running, table, stat, n, sums, streams, ahead):
     """Fill sums (2, four), float64, as `sums_of_elements` does of one statistic."""
     if together is None:
         return
@@ -203,7 +203,7 @@ def sums_of_fours(together, grad, src, mean, rstd, gamma, running, table, stat, 
         for k in range(4):
             sums[0, k] += float(totals[k])
             sums[1, k] += float(products[k])
-            if ahead > 0:
+            if streams is not None and ahead > 0:
                 fetch_of_statistic(src, table, SRC, stat + ahead + k, i, m)
 
 
@@ -238,7 +238,7 @@ def gradient_of_elements(grad, src, out, mean, rstd, gamma, beta, activation, st
                 i, n = i + head, n - head
         fetch_run(src, next_src + end - at, n)
         fetch_run(grad, next_grad + end - at, n)
-        if ahead > 0:
+        if streams is not None and ahead > 0:
             fetch_of_statistic(grad, table, GRAD, stat + ahead, end - at, n)
         if streams is None:
             fetch_run_to_write(out, position(table, OUT, b, o, c, 0), max(0, i - AHEAD), i - AHEAD + n)
@@ -287,9 +287,9 @@ def elements_backward_chunk(grad, src, out, mean, rstd, gamma, beta, activation,
             else:
                 fetch_edges_to_write(out, place, inner)
         if rows == 4:
-            sums_of_fours(together, grad, src, mean, rstd, gamma, running, table, stat, n, of_four, ahead)
+            sums_of_fours(together, grad, src, mean, rstd, gamma, running, table, stat, n, of_four, streams, ahead)
         else:
-            sums = sums_of_elements(grad, src, mean, rstd, gamma, beta, activation, running, 0, table, stat, 0, n, ahead)
+            sums = sums_of_elements(grad, src, mean, rstd, gamma, beta, activation, running, 0, table, stat, 0, n, streams, ahead)
             of_four[0, 0], of_four[1, 0] = sums.grad, sums.product
         for k in range(rows - 1, -1, -1):
             terms = terms_about(mean, GradientSums(of_four[0, k], of_four[1, k]), float(n), rstd[stat + k])
@@ -320,7 +320,7 @@ def elements_sums_chunk(grad, src, mean, rstd, gamma, beta, activation, partial,
         clear(cut(row(totals[0], field), begin, n), n)
     last = table[PROBLEM, BATCH] * table[PROBLEM, CHANNEL] - 1
     for stat in range(last + 1):
-        sums = sums_of_elements(grad, src, mean, rstd, gamma, beta, activation, running, begin, table, stat, begin, end, 0)
+        sums = sums_of_elements(grad, src, mean, rstd, gamma, beta, activation, running, begin, table, stat, begin, end, None, 0)
         partial[chunk, 0, stat] = sums.grad
         partial[chunk, 1, stat] = sums.product
         if stat % ROWS == ROWS - 1 or stat == last:
