@@ -165,7 +165,8 @@ class BackwardCall:
 
     def result(self, dgamma: Array, dbeta: Array) -> BatchNormGradients | BatchNormResidualGradients:
         """dgamma, dbeta : float64"""
-        gradients = self.target.deliver(), rounded(dgamma, self.dtype), rounded(dbeta, self.dtype)
+        dgamma, dbeta = rounded(self.dtype, dgamma, dbeta)
+        gradients = self.target.deliver(), dgamma, dbeta
         if self.extra_target is None:
             return BatchNormGradients(*gradients)
         return BatchNormResidualGradients(*gradients, self.extra_target.deliver())

@@ -76,12 +76,12 @@ def in_dtype(target: Output, dtype: np.dtype[Any]) -> Output:
     return Output(np.empty_like(target.computed, dtype, subok=False), target.wanted, detour=True)
 
 
-def rounded(values: Array, dtype: Any) -> Array:
+def rounded(dtype: Any, *gradients: Array) -> tuple[Array, ...]:
     """Gradients of parameters in the dtype of these: beyond its range infinite, without a warning."""
-    if values.dtype == dtype:
-        return values
+    if all(values.dtype == dtype for values in gradients):
+        return gradients
     with np.errstate(all="ignore"):
-        return values.astype(dtype)
+        return tuple([values.astype(dtype, copy=False) for values in gradients])
 
 
 def gradient_of(dy: Any, x: Array) -> Array:

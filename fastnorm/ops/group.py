@@ -184,7 +184,7 @@ def _backward(
     weights = passes.weights(problem, x, scale), passes.weights(problem, x, shift)
     dgamma, dbeta = gradient_passes.gradient(problem, centre.reshape(-1), spread.reshape(-1), *weights, activation_tag(activation))
     problem.finish()
-    return GroupNormGradients(target.deliver(), rounded(dgamma, param_dtype), rounded(dbeta, param_dtype))
+    return GroupNormGradients(target.deliver(), *rounded(param_dtype, dgamma, dbeta))
 
 
 def group_norm(

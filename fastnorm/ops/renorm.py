@@ -238,7 +238,7 @@ def batch_renorm_backward(
     problem.finish()
     with np.errstate(all="ignore"):
         dgamma = factor * dgamma + offset * dbeta
-    return BatchRenormGradients(target.deliver(), rounded(dgamma, dtype), rounded(dbeta, dtype))
+    return BatchRenormGradients(target.deliver(), *rounded(dtype, dgamma, dbeta))
 
 
 def _saved(name: str, value: Any, channels: int, axis: int) -> Vector:

@@ -56,7 +56,7 @@ def backpropagator(
         storages = (of_x(x), of_out(dx), of_residual(residual), of_dy(dy), of_dresidual(dresidual))
         dgamma, dbeta = walk(storages, of_mean(mean), of_rstd(rstd), of_gamma(gamma), of_beta(beta))
         if parameter_dtype != np.float64:
-            dgamma, dbeta = rounded(dgamma, parameter_dtype), rounded(dbeta, parameter_dtype)
+            dgamma, dbeta = rounded(parameter_dtype, dgamma, dbeta)
         gradients = dx, dgamma.reshape(parameter_shape), dbeta.reshape(parameter_shape)
         return gradients if dresidual is None else (*gradients, dresidual)
 

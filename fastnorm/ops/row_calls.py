@@ -226,5 +226,5 @@ def backward(dy: ArrayLike, x: ArrayLike, mean: Any, rstd: Any, gamma: Any, axis
     weight = passes.weights(problem, x, rows.flat_parameter(problem, scale))
     dgamma, dbeta = gradient_passes.gradient(problem, flat_mean, rows.flat_statistic(problem, spread), weight, None, None)
     problem.finish()
-    dgamma, dbeta = (rounded(rows.parameter(problem, g), param_dtype) for g in (dgamma, dbeta))
+    dgamma, dbeta = rounded(param_dtype, *(rows.parameter(problem, g) for g in (dgamma, dbeta)))
     return target.deliver(), dgamma, dbeta

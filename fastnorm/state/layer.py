@@ -124,7 +124,7 @@ class Layer:
     def _keep_gradients(self, dgamma: Array, dbeta: Array | None = None) -> None:
         for kept, new in ((self.dgamma, dgamma), (self.dbeta, dbeta)):
             if kept is not None and new is not None:
-                kept[...] = rounded(new, kept.dtype)
+                (kept[...],) = rounded(kept.dtype, new)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles are without the activations of the last forward pass."""
