@@ -155,8 +155,9 @@ def _averages() -> list[Row]:
 
 def _recipes() -> list[Row]:
     """Pixels to what networks read."""
-    row = partial(_row, "normalize_images", "NHWC", "imagenet/64", dtype="uint8", source="crops")
-    return [row(("numpy", "torch-out", "torch")), row(("numpy", "torch"), outputs="fresh")]
+    row = partial(_row, "normalize_images", "NHWC", dtype="uint8", source="crops")
+    peers = ("numpy", "torch-out", "torch")
+    return [row("imagenet/64", peers), row("imagenet/64", ("numpy", "torch"), outputs="fresh"), row("imagenet/1", peers)]
 
 
 def _neighbours(rows: list[Row]) -> list[Row]:

@@ -46,6 +46,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
     # real images; scikit-learn's, tiled to a batch of 8 photographs, 64 parts of them or all 1797 digits
     "photos": (8, 3, 427, 640),
     "imagenet/64": (64, 3, 224, 224),
+    "imagenet/1": (1, 3, 224, 224),
     "digits": (1797, 1, 8, 8),
     # what no vector, tile or number of threads divides
     "odd/planes-7x7": (32, 50, 7, 7),

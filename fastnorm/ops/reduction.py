@@ -220,7 +220,7 @@ def _moments(a: Array, axes: tuple[int, ...]) -> tuple[Array, ...]:
 
 
 def _moments_of_parts(a: Array, axes: tuple[int, ...]) -> tuple[Array, ...]:
-    """The same, merged or side by side. Copied into another order, (32, 64, 56, 56) over axes 0 and 2 took 14 ms, so @@."""
+    """The same, merged or side by side. Copied into another order, (32, 64, 56, 56) over axes 0 and 2 took 14 ms, so 2 to 4."""
     rows = _rows_of_parts(a, axes)
     mean = rows[1] + rows[2]
     with np.errstate(invalid="ignore"):

@@ -60,7 +60,7 @@ def _format(norm: Norm, x: Tensor) -> Any:
 def by_pytorch(dy: Tensor) -> bool:
     """Whether a gradient is one that PyTorch's own backward has to take: to be differentiated again (``create_graph=True``), or many at
     once (``is_grads_batched=True``, ``vectorize=True``)."""
-    return torch.is_grad_enabled() or is_legacy_batchedtensor(dy) or is_batchedtensor(dy)
+    return bool(torch.is_grad_enabled() or is_legacy_batchedtensor(dy) or is_batchedtensor(dy))
 
 
 class _Normalize(torch.autograd.Function):
