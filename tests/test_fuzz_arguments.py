@@ -17,6 +17,12 @@ import fastnorm as fn
 
 # AxisError is a ValueError; memory is refused for sizes that no machine has.
 REFUSALS = (ValueError, TypeError, MemoryError)
+# What the oldest NumPy warns of, and later ones refuse: of an axis, of a flag, of a dtype.
+_OF_NUMPY_2_0 = (
+    "In future, it will be an error for 'np.bool'",
+    "The truth value of an empty array",
+    "in the future the `.dtype` attribute",
+)
 # Sixty examples of every function would take a minute: some calls of one kind share them.
 FAMILIES = {
     "forward": [name for name in CALLS if name.endswith("_norm")],
@@ -56,7 +62,8 @@ def try_call(call: Call) -> BaseException | None:
     refusal: BaseException | None = None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", "In future, it will be an error for 'np.bool'", DeprecationWarning)  # NumPy 2.0, of an axis
+        for text in _OF_NUMPY_2_0:
+            warnings.filterwarnings("ignore", text, DeprecationWarning)
         if call.warns:
             warnings.simplefilter("ignore", RuntimeWarning)
         try:
