@@ -124,10 +124,12 @@ def _blocks(shape: tuple[int, ...], item: int, source: tuple[int, ...], target: 
     contiguous in the target into whole lines. source, target : strides"""
     axes = sorted((k for k, size in enumerate(shape) if size > 1), key=lambda k: -abs(source[k]))
     blocks = [max(1, size) for size in shape]
-    if len(axes) < 2 or min(axes, key=lambda k: abs(target[k])) == axes[-1]:
+    if not axes:
+        return blocks
+    across = min(axes, key=lambda k: abs(target[k]))
+    if across == axes[-1]:
         return blocks
     n_bytes = math.prod(blocks) * item
-    across = min(axes, key=lambda k: abs(target[k]))
     for k in axes[:-1]:
         others = n_bytes // blocks[k]
         least = _LINE_BYTES // item if k == across else 1
