@@ -73,11 +73,14 @@ def from_rows(rows: Array, like: Array, axis: int) -> Array:
 
 def exact_mean(values: list[float]) -> tuple[float, float]:
     """The mean as high + low. The sum is exact to 106 bits: what one fsum leaves over, a second one collects."""
+    n = len(values)
     total = math.fsum(values)
     rest = math.fsum([*values, -total])
-    mean = (Fraction(total) + Fraction(rest)) / len(values)
-    high = float(mean)
-    return high, float(mean - Fraction(high))
+    high = total / n
+    mantissa, exponent = math.frexp(high)
+    half = math.ldexp(round(math.ldexp(mantissa, 26)), exponent - 26)  # its product with n has no rounding, nor has that of the rest
+    low = math.fsum([total, -half * n, (half - high) * n, rest]) / n
+    return high + low, low - ((high + low) - high)
 
 
 def moments(rows: Array) -> Moments:

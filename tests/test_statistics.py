@@ -42,7 +42,7 @@ def accepts(**options: Any) -> None:
         pytest.skip(f"{', '.join(options)} not accepted yet")
 
 
-@pytest.mark.parametrize("shape", [(4, 8, 60, 70), (3, 40, 9, 5, 300), (2, 3, 60, 7, 50, 8), (200, 2, 5, 3, 90)], ids=str)
+@pytest.mark.parametrize("shape", [(4, 8, 60, 70), (3, 40, 9, 5, 60), (2, 3, 40, 7, 20, 8), (200, 2, 5, 3, 90)], ids=str)
 @pytest.mark.parametrize("memory", ["C", "F", "turned"])
 def test_axes_that_alternate(shape: tuple[int, ...], memory: str) -> None:
     """Large arrays part by part, small ones from a copy."""
