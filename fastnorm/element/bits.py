@@ -245,15 +245,19 @@ def on_stack(builder: Any, item: Any, n: int) -> Any:
     return builder.bitcast(place, item.as_pointer())
 
 
+def stream_line(builder: Any, value: Any, target: Any) -> None:
+    """Store a vector of one line at a multiple of a line, bypassing the caches."""
+    store = builder.store(value, builder.bitcast(target, value.type.as_pointer()), align=LINE_BYTES)
+    store.set_metadata("nontemporal", builder.module.add_metadata([_I32(1)]))
+
+
 def stream_lines(builder: Any, source: Any, target: Any, n: int, item_bits: int) -> None:
     """Copy n items, whole lines of them at a multiple of a line, with stores that bypass the caches."""
     vector = ir.VectorType(float_type(item_bits) if item_bits > 16 else _I16, LINE_BYTES * 8 // item_bits)
     read, write = builder.bitcast(source, vector.as_pointer()), builder.bitcast(target, vector.as_pointer())
-    flag = builder.module.add_metadata([_I32(1)])
     for line in range(n * item_bits // 8 // LINE_BYTES):
         value = builder.load(builder.gep(read, [_I64(line)], inbounds=True), align=LINE_BYTES)
-        store = builder.store(value, builder.gep(write, [_I64(line)], inbounds=True), align=LINE_BYTES)
-        store.set_metadata("nontemporal", flag)
+        stream_line(builder, value, builder.gep(write, [_I64(line)], inbounds=True))
 
 
 @intrinsic

@@ -144,3 +144,25 @@ def write_lanes(typing_context: Any, vector: Any, index: Any, value: Any, count:
         return context.get_dummy_value()
 
     return types.void(vector, types.intp, value, types.none if count is types.none else types.intp), generate
+
+
+@intrinsic(prefer_literal=False)
+def stream_lanes(typing_context: Any, vector: Any, index: Any, value: Any) -> Any:
+    """Write lanes to a line of a plain vector of their dtype, with a store that bypasses the caches. Call `fence` once at the end."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.gep(context.make_array(vector)(context, builder, arguments[0]).data, [arguments[1]], inbounds=True)
+        bits.stream_line(builder, arguments[2], place)
+        return context.get_dummy_value()
+
+    return types.void(vector, types.intp, value), generate
+
+
+@intrinsic(prefer_literal=False)
+def choose_lanes(typing_context: Any, count: Any, first: Any, second: Any) -> Any:
+    """The first `count` lanes of one value, and the others of another."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.select(bits.first_lanes(builder, arguments[0], first.count), arguments[1], arguments[2])
+
+    return first(types.intp, first, second), generate

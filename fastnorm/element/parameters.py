@@ -80,3 +80,9 @@ def only_with(operand: Any, other: Any) -> Any:
 def either(operand: Any, other: Any) -> Any:
     """The operand, or the other if there is none."""
     return (lambda operand, other: other) if operand is types.none else (lambda operand, other: operand)
+
+
+@variant
+def instead_of(parameter: Any, copy: Any) -> Any:
+    """The copy of a parameter whose elements have their own, else None."""
+    return (lambda parameter, copy: copy) if is_per_element(parameter) else (lambda parameter, copy: None)

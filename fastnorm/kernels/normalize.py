@@ -19,6 +19,7 @@ from fastnorm.element.streaming import before_line
 from fastnorm.kernels.apply import apply_to_block, apply_to_span, column_parameters, mean_parts, parameters_of
 from fastnorm.kernels.columns import SPARE, lead_of
 from fastnorm.kernels.dealing import deal
+from fastnorm.kernels.dense_runs import are_short, by_lines, normalize_statistic, shared_by_runs, vectors_of_runs
 from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, moments_of_block, moments_of_span, record, record_columns
 from fastnorm.kernels.prefetch import AHEAD, PIECE, fetch_edges_to_write, fetch_run, fetch_run_later, fetch_run_to_write
 from fastnorm.kernels.scratch import staging, vectors, vectors_beside
@@ -189,7 +190,9 @@ def next_statistic(b, c, channel):
 
 
 @loop
-def normalize_block(src, residual, addend, out, total, held, stats, gamma, beta, centre, activation, streams, table, begin, end, b, c, run):
+def normalize_block(
+    src, residual, addend, out, total, held, stats, gamma, beta, centre, activation, streams, runs, parameters, table, begin, end, b, c, run
+):
     """Statistics begin to end, the first of which is (b, c).
 
     Beside stores that bypass the caches the block after the next one is fetched into L2: 1.05 to 1.25 times as fast as the next one into
@@ -197,12 +200,21 @@ def normalize_block(src, residual, addend, out, total, held, stats, gamma, beta,
     """
     channel, inner, zero = table[PROBLEM, CHANNEL], table[PROBLEM, INNER], zero_of(src)
     distance = end - begin if streams is None else 2 * (end - begin)
+    lines = by_lines(out, src, activation, streams)
     mean, low = means_of(stats, centre)
     for stat in range(begin, end):
         high, rest = mean_parts(zero, mean, low, stat)
         ahead = position(table, SRC, b, 0, c, 0) + distance * table[SRC, STEP_CHANNEL]
         target = cut(out, position(table, OUT, b, 0, c, 0), inner)
         line = cut(src, position(table, SRC, b, 0, c, 0), inner)
+        if are_short(runs, lines, streams, inner // run, run):
+            away = 0 if streams is None else distance * table[SRC, STEP_CHANNEL]
+            param = position(table, PARAM, b, 0, c, 0)
+            normalize_statistic(
+                lines, line, target, parameters, high, rest, stats[RSTD, stat], gamma, beta, param, activation, away, inner // run, run
+            )
+            b, c = next_statistic(b, c, channel)
+            continue
         line = either(cut(held, (stat - begin) * inner, inner), either(cut(total, position(table, GRAD_EXTRA, b, 0, c, 0), inner), line))
         normalize_line(
             line, residual, target, stats[RSTD, stat], high, rest, gamma, beta, activation, streams, table, b, c, run, src, ahead, addend,
@@ -227,6 +239,8 @@ def rows_normalize_chunk(src, extra, out, total, stats, gamma, beta, centre, eps
     run = inner if run == 1 else run
     block = max(1, (BLOCK if streams is None else STREAMED_BLOCK) // inner)
     held = holding(total, streams, block * inner)
+    runs = shared_by_runs(gamma, beta, extra, total)
+    parameters = vectors_of_runs(runs, zero_of(src), inner // run)
     b = first // channel
     c = first - b * channel
     for begin in range(first, last, block):
@@ -245,7 +259,8 @@ def rows_normalize_chunk(src, extra, out, total, stats, gamma, beta, centre, eps
         settle_rows(stats, begin, end - begin, inner, eps)
         if out is not None:
             normalize_block(
-                src, residual, addend, out, total, held, stats, gamma, beta, centre, activation, streams, table, begin, end, b, c, run,
+                src, residual, addend, out, total, held, stats, gamma, beta, centre, activation, streams, runs, parameters,
+                table, begin, end, b, c, run,
             )  # fmt: skip
         b, c = of_b, of_c
     if streams is not None:

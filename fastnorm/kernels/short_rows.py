@@ -9,14 +9,16 @@ from __future__ import annotations
 from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.affine import origin_near
 from fastnorm.element.bits import compact, fence, wide_vectors
-from fastnorm.element.parameters import gain_of, shift_of
+from fastnorm.element.lanes import lanes_of
+from fastnorm.element.parameters import gain_of, instead_of, shift_of
 from fastnorm.element.storage import FEW_LANES, LANES, as_compute, at, cut, load, row, write, zero_of
 from fastnorm.kernels.apply import parameters_of_channels
 from fastnorm.kernels.columns import clear, copy_run
 from fastnorm.kernels.dealing import deal
+from fastnorm.kernels.dense_runs import by_lines, normalize_lines, repeat_parameter, spare_vectors
 from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, put_variances
 from fastnorm.kernels.normalize import means_of, settle_rows
-from fastnorm.kernels.prefetch import fetch_edges_to_write, fetch_run_anyway
+from fastnorm.kernels.prefetch import fetch_edges_to_write, fetch_run_anyway, fetch_run_later
 from fastnorm.kernels.scratch import vectors
 from fastnorm.kernels.tile import (
     FEW,
@@ -72,8 +74,9 @@ def shifts_of_rows(src, place, step, n, inner, shifts):
 
 
 @loop
-def sums_in_lanes(src, place, step, n, inner, shifts, totals, squares, lanes):
+def sums_in_lanes(src, place, step, n, inner, shifts, totals, squares, ahead, lanes):
     for k in range(n):
+        fetch_run_later(src, place + (n + k) * step, ahead)
         run = cut(src, place + k * step, inner)
         total, square = sums_at_once(run, inner, as_compute(zero_of(run), at(shifts, k)), lanes)
         write(totals, k, total)
@@ -81,55 +84,56 @@ def sums_in_lanes(src, place, step, n, inner, shifts, totals, squares, lanes):
 
 
 @chunk_body
-def sums_of_rows(src, place, step, n, inner, shifts, totals, squares):
-    """Of d and d*d, where d = x - shift."""
+def sums_of_rows(src, place, step, n, inner, shifts, totals, squares, ahead):
+    """Of d and d*d, where d = x - shift. ahead : elements of each row of the next block that are fetched meanwhile"""
     wide_vectors()
     if inner <= FEW_LANES:
-        sums_in_lanes(src, place, step, n, inner, shifts, totals, squares, FEW_LANES)
+        sums_in_lanes(src, place, step, n, inner, shifts, totals, squares, ahead, FEW_LANES)
     else:
-        sums_in_lanes(src, place, step, n, inner, shifts, totals, squares, LANES)
+        sums_in_lanes(src, place, step, n, inner, shifts, totals, squares, ahead, LANES)
 
 
 @loop
-def squares_in_lanes(src, place, step, n, inner, squares, lanes):
+def squares_in_lanes(src, place, step, n, inner, squares, ahead, lanes):
     for k in range(n):
+        fetch_run_later(src, place + (n + k) * step, ahead)
         write(squares, k, squares_at_once(cut(src, place + k * step, inner), inner, lanes))
 
 
 @chunk_body
-def squares_of_rows(src, place, step, n, inner, squares):
+def squares_of_rows(src, place, step, n, inner, squares, ahead):
     wide_vectors()
     if inner <= FEW_LANES:
-        squares_in_lanes(src, place, step, n, inner, squares, FEW_LANES)
+        squares_in_lanes(src, place, step, n, inner, squares, ahead, FEW_LANES)
     else:
-        squares_in_lanes(src, place, step, n, inner, squares, LANES)
+        squares_in_lanes(src, place, step, n, inner, squares, ahead, LANES)
 
 
 @chunk_body
-def statistics_of_short_rows(src, stats, first, centre, eps, table, begin, n, inner):
-    """Of rows begin to begin + n, to the statistics from `first` on."""
+def statistics_of_short_rows(src, stats, first, centre, eps, ahead, table, begin, n, inner):
+    """Of rows begin to begin + n, to the statistics from `first` on. ahead : as of `sums_of_rows`"""
     wide_vectors()
     place, step = row_place(table, SRC, begin)
     shifts, totals, squares = cut(row(stats, MEAN), first, n), cut(row(stats, LOW), first, n), cut(row(stats, VARIANCE), first, n)
     if centre is None:
         clear(shifts, n)
         clear(totals, n)
-        squares_of_rows(src, place, step, n, inner, squares)
+        squares_of_rows(src, place, step, n, inner, squares, ahead)
     else:
         shifts_of_rows(src, place, step, n, inner, shifts)
-        sums_of_rows(src, place, step, n, inner, shifts, totals, squares)
+        sums_of_rows(src, place, step, n, inner, shifts, totals, squares, ahead)
     settle_rows(stats, first, n, inner, eps)
 
 
 @loop
-def parameters_of_rows(parameters, table, begin, n, stats, centre, gamma, beta):
-    """Fill high, low, scale, shift of n statistics; learned parameters begin again with every batch."""
+def parameters_of_rows(parameters, table, begin, n, stats, first, centre, gamma, beta):
+    """Fill high, low, scale, shift of n statistics from `first` on, of rows from `begin` on; learned parameters begin again with every batch."""
     mean, low = means_of(stats, centre)
     channel = table[PROBLEM, CHANNEL]
     c, k = begin % channel, 0
     while k < n:
         m = min(n - k, channel - c)
-        parameters_of_channels(parameters, k, begin + k, c, m, mean, low, row(stats, RSTD), gamma, beta, None)
+        parameters_of_channels(parameters, k, first + k, c, m, mean, low, row(stats, RSTD), gamma, beta, None)
         c, k = 0, k + m
 
 
@@ -149,9 +153,24 @@ def normalize_rows_in_lanes(src, out, parameters, gamma, beta, activation, strea
             normalize_to(run, None, result, inner, at(highs, k), at(lows, k), at(scales, k), gain, shift, activation, streams)
 
 
+@loop
+def write_lines(src, out, parameters, spare, gamma, beta, table, begin, n, inner):
+    place, step = row_place(table, SRC, begin)
+    target, target_step = row_place(table, OUT, begin)
+    if step != inner or target_step != inner or inner < lanes_of(out):
+        return False
+    numbers = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
+    gains, shifts = instead_of(gamma, row(spare, 0)), instead_of(beta, row(spare, 1))
+    count = n * inner
+    normalize_lines(cut(src, place, count), cut(out, target, count), numbers, gains, shifts, 0, n, inner)
+    return True
+
+
 @chunk_body
-def normalize_short_rows(src, out, parameters, gamma, beta, activation, streams, table, begin, n, inner):
+def normalize_short_rows(src, out, parameters, spare, lines, gamma, beta, activation, streams, table, begin, n, inner):
     wide_vectors()
+    if lines is not None and write_lines(src, out, parameters, spare, gamma, beta, table, begin, n, inner):
+        return
     if streams is None and inner <= FEW_LANES:
         normalize_rows_in_lanes(src, out, parameters, gamma, beta, activation, None, table, begin, n, inner, FEW_LANES)
     else:
@@ -167,20 +186,30 @@ def fetch_edges_of_rows(out, table, begin, n, inner):
 
 @chunk_body
 def short_rows_normalize_chunk(src, out, stats, gamma, beta, centre, eps, activation, streams, table, chunk):
-    """out : None for the moments alone"""
+    """out   : None for the moments alone
+    stats : or of no columns, where nobody asks for statistics: rows of 16 then take half as long, of 32 0.75 of the time
+    """
     compact()
     inner = table[PROBLEM, INNER]
     first, last = span(table[PROBLEM, BATCH] * table[PROBLEM, CHANNEL], table[PROBLEM, CHUNKS], chunk)
     block = min(MOST, BLOCK // inner)
-    parameters = vectors(zero_of(src), 4, block)
+    lines = by_lines(out, src, activation, streams)
+    parameters, spare = vectors(zero_of(src), 4, block), spare_vectors(lines, zero_of(src), inner)
+    wanted = stats.shape[1] > 0
+    found = stats if wanted else vectors(0.0, 4, block)
+    repeat_parameter(lines, spare, 0, gain_of(gamma, 0, inner), inner)
+    repeat_parameter(lines, spare, 1, gain_of(beta, 0, inner), inner)
     for begin in range(first, last, block):
         n = min(block, last - begin)
-        if streams is not None:
+        place = begin if wanted else 0
+        if lines is not None:
+            fetch_edges_of_rows(out, table, begin, 1, n * inner)
+        elif streams is not None:
             fetch_edges_of_rows(out, table, begin, n, inner)
-        statistics_of_short_rows(src, stats, begin, centre, eps, table, begin, n, inner)
+        statistics_of_short_rows(src, found, place, centre, eps, 0 if lines is None else inner, table, begin, n, inner)
         if out is not None:
-            parameters_of_rows(parameters, table, begin, n, stats, centre, gamma, beta)
-            normalize_short_rows(src, out, parameters, gamma, beta, activation, streams, table, begin, n, inner)
+            parameters_of_rows(parameters, table, begin, n, found, place, centre, gamma, beta)
+            normalize_short_rows(src, out, parameters, spare, lines, gamma, beta, activation, streams, table, begin, n, inner)
     if streams is not None:
         fence()
 
@@ -200,7 +229,7 @@ def short_rows_averages_chunk(src, averages, what, times, by, table, chunk):
     stats = vectors(0.0, 4, block)
     for begin in range(first, last, block):
         n = min(block, last - begin)
-        statistics_of_short_rows(src, stats, 0, 0, NO_RSTD, table, begin, n, inner)
+        statistics_of_short_rows(src, stats, 0, 0, NO_RSTD, 0, table, begin, n, inner)
         target = cut(averages, begin, n)
         if what == MEAN_OF:
             copy_run(target, row(stats, MEAN), n)

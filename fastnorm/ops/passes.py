@@ -275,15 +275,16 @@ def apply_pass(problem: Problem, eps: float | None, activation: Any) -> Callable
 
 
 def normalize_pass(
-    problem: Problem, eps: float, activation: Any, centre: Any = 0, adds: bool = False
+    problem: Problem, eps: float, activation: Any, centre: Any = 0, adds: bool = False, wanted: bool = True
 ) -> Callable[[Storages, Any, Any], Statistics]:
     """Statistics of the source, applied to it: one launch if the second sweep finds it in cache.
 
     centre : None for deviations from zero instead of the mean
     adds   : normalize the sum of source and EXTRA, which is written to GRAD_EXTRA; for `rows` only
+    wanted : whether anybody looks at the statistics
     """
     schedule, table = problem.schedule, problem.table
-    shape = (4, problem.geometry.statistics)
+    shape = (4, problem.geometry.statistics if wanted or not is_short(problem) else 0)
     if not schedule.fused:
         first, second = moments_pass(problem, eps, centre), apply_pass(problem, None, activation)
 

@@ -71,7 +71,7 @@ class _Call(NamedTuple):
             return None
         if problem.schedule.rows and rows.last_axis(x):
             offer(x, options, "normalize_short_rows" if passes.is_short(problem) else "normalize_rows", problem)
-        walk, kept = passes.normalize_pass(problem, self.eps, None, self.centre), rows.kept_shape
+        walk, kept = passes.normalize_pass(problem, self.eps, None, self.centre, wanted=result is not None), rows.kept_shape
         forward = normalizer(problem, walk, x, out, self.gamma, self.beta)
         if result is None:
             return lambda x, gamma, beta, out: forward(x, gamma, beta, out)[0]

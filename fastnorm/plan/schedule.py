@@ -53,6 +53,8 @@ SHORT_ROW = 192
 # From which their stores bypass the caches: 128 MB in rows of 64 took 14.1 ms streaming and 9.2 not, of 100 10.4 and 10.3, of 128
 # 7.7 and 10.2 (two cores of a Zen 4).
 SHORT_STREAMED_ROW = 128
+# The same of rows that are written line by line (`kernels.dense_runs`).
+LINE_STREAMED_ROW = 16
 # Elements of planes up to which `kernels.gradient_planes` takes them. Group norm backward of (64, 256, 7, 7) took 806 and takes 191 us, of
 # (8, 128, 28, 28) 158 and 120, but planes of 56 x 56 1.2 and 1.6 ms.
 SHORT_PLANE = 1024
@@ -191,6 +193,7 @@ def make_schedule(
         rows_apart=rows_apart,
         planes_contiguous=no_gaps,
         read_only=read_only,
+        widened=widened,
     )
     if accumulates and (per_element or (geometry.run == 1 and geometry.inner > 1)):
         return _accumulating(schedule, geometry, per_element)
@@ -221,6 +224,7 @@ def _planar(
     rows_apart: bool,
     planes_contiguous: bool,
     read_only: bool,
+    widened: bool,
 ) -> Schedule:
     cuts = cuts_of(geometry.elements)
     statistics = geometry.statistics
@@ -234,7 +238,8 @@ def _planar(
     overhead = ROW_ELEMENTS * short or PLANE_ELEMENTS * (two_phases and not rows)
     parallel |= n_threads > 1 and geometry.size + overhead * (geometry.size // max(1, geometry.inner)) >= PARALLEL_ELEMENTS
     planes = rows and planes_contiguous and accumulates and not per_element and 1 < geometry.run <= SHORT_PLANE
-    stream = stream and not ((short and geometry.inner < SHORT_STREAMED_ROW) or (planes and geometry.run < SHORT_STREAMED_ROW))
+    least = LINE_STREAMED_ROW if planes_contiguous and not widened else SHORT_STREAMED_ROW
+    stream = stream and not ((short and geometry.inner < least) or (planes and geometry.run < SHORT_STREAMED_ROW))
     return Schedule(True, rows, short, planes, fused, parallel, stream, cuts, _chunks(units, n_threads, parallel), 0, 1, tile, 0, False)
 
 
