@@ -13,13 +13,14 @@ from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.affine import split_mean
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.moments import reciprocal_std
-from fastnorm.element.parameters import gain_at, gain_of, number_of, of_elements, only_with, shift_of, shifts_at
+from fastnorm.element.parameters import gain_at, gain_of, number_of, of_elements, only_with, only_without, shift_of, shifts_at
 from fastnorm.element.storage import LANES, as_compute, at, cut, row, write, zero_of
 from fastnorm.element.streaming import before_line
 from fastnorm.kernels.columns import SPARE, lead_of, repeat_beyond, rows_of
 from fastnorm.kernels.dealing import deal, deal_back
+from fastnorm.kernels.dense_runs import by_lines, normalize_lines
 from fastnorm.kernels.four_rows import normalize_fours, side_by_side
-from fastnorm.kernels.prefetch import BESIDE_STREAMS, fetch_row, fetch_row_to_write
+from fastnorm.kernels.prefetch import BESIDE_STREAMS, fetch_edges_to_write, fetch_row, fetch_row_to_write
 from fastnorm.kernels.scratch import vectors
 from fastnorm.kernels.tile import normalize_and_fetch, normalize_in_lanes
 from fastnorm.kernels.walk import (
@@ -52,6 +53,7 @@ from fastnorm.plan.table import (
     PROBLEM,
     RUN,
     SRC,
+    STEP_CHANNEL,
     STEP_OUTER,
     TILE,
     UNBROKEN,
@@ -173,7 +175,27 @@ def walk_short_planes(src, residual, out, parameters, activation, table, o, c, i
 
 
 @chunk_body
-def apply_to_short_planes(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, done, end):
+def walk_by_lines(src, out, parameters, table, o, c, i, left):
+    """Planes that follow each other without a gap; the first and the last may be parts of one."""
+    inner, channel, outer = table[PROBLEM, INNER], table[PROBLEM, CHANNEL], table[PROBLEM, OUTER]
+    highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
+    while left > 0:
+        planes = min(channel - c, left // inner) if i == 0 else 0
+        run = inner if planes > 0 else min(inner - i, left)
+        planes = max(planes, 1)
+        numbers = cut(highs, c, planes), cut(lows, c, planes), cut(scales, c, planes), cut(shifts, c, planes)
+        place, target, n = position(table, SRC, 0, o, c, i), position(table, OUT, 0, o, c, i), planes * run
+        fetch_edges_to_write(out, target, n)
+        normalize_lines(cut(src, place, n), cut(out, target, n), numbers, None, None, 0, planes, run)
+        left -= n
+        i = 0
+        c += planes
+        if c == channel:
+            c, o = 0, o + 1
+
+
+@chunk_body
+def apply_to_short_planes(lines, src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, done, end):
     """A share of the elements of one batch, as they lie in memory, with a plane for every parameter.
 
     Parameters of all channels first: a root and a division for every plane took longer than 256 elements. Another body
@@ -183,7 +205,10 @@ def apply_to_short_planes(src, residual, out, mean, low, spread, gamma, beta, ep
     parameters = vectors(zero_of(src), 4, table[PROBLEM, CHANNEL])
     _, o, c, i = plane_at(table, done)
     fill_short_planes(parameters, mean, low, spread, gamma, beta, eps, table, c, (i + end - done + inner - 1) // inner)
-    walk_short_planes(src, residual, out, parameters, activation, table, o, c, i, end - done)
+    if lines is None:
+        walk_short_planes(src, residual, out, parameters, activation, table, o, c, i, end - done)
+    else:
+        walk_by_lines(src, out, parameters, table, o, c, i, end - done)
 
 
 @chunk_body
@@ -193,9 +218,15 @@ def planar_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, eps, 
     inner, channel, outer = table[PROBLEM, INNER], table[PROBLEM, CHANNEL], table[PROBLEM, OUTER]
     n_planes = table[PROBLEM, BATCH] * outer * channel
     done, end = span(n_planes * inner, table[PROBLEM, CHUNKS], chunk)
-    if table[PROBLEM, BATCH] == 1 and 1 < table[PROBLEM, RUN] == inner <= SHORT_PLANE and streams is None:
-        apply_to_short_planes(src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, done, end)
-        return
+    lines = by_lines(out, src, activation, only_without(streams, residual))
+    if table[PROBLEM, BATCH] == 1 and 1 < table[PROBLEM, RUN] == inner:
+        if streams is None and inner <= SHORT_PLANE:
+            apply_to_short_planes(None, src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, done, end)
+            return
+        if lines is not None and inner >= LANES and table[SRC, STEP_CHANNEL] == inner == table[OUT, STEP_CHANNEL]:
+            apply_to_short_planes(lines, src, residual, out, mean, low, spread, gamma, beta, eps, activation, table, done, end)
+            fence()
+            return
     b, o, c, i = plane_at(table, done)
     away = only_with(BESIDE_STREAMS, streams)
     while done < end:

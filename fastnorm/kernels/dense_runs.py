@@ -15,16 +15,10 @@ from fastnorm._jit import chunk_body, loop, maker, variant
 from fastnorm.element.affine import affine
 from fastnorm.element.bits import wide_vectors
 from fastnorm.element.lanes import choose_lanes, have_lanes, lanes_of, load_lanes, stream_lanes, write_lanes, zero_lanes
-from fastnorm.element.parameters import is_per_element
-from fastnorm.element.storage import FEW_LANES, LANES, as_compute, at, cut, fetch_for_later, row, write, zero_of
+from fastnorm.element.storage import LANES, as_compute, at, cut, fetch_for_later, row
 from fastnorm.element.streaming import before_line
-from fastnorm.kernels.apply import parameters_of
 from fastnorm.kernels.columns import copy_run
 from fastnorm.kernels.scratch import vectors
-from fastnorm.kernels.tile import normalize_in_lanes
-
-# Elements of runs up to which they are taken all at once, and where stores bypass the caches, but not line by line.
-SHORT_RUN, STREAMED_RUN = 1024, 127
 
 
 @variant
@@ -86,15 +80,6 @@ def fetch_away(src, i, away):
         fetch_for_later(src, i + away)
 
 
-@variant
-def shared_by_runs(gamma: Any, beta: Any, residual: Any, total: Any) -> Any:
-    """Anything where every run of a statistic may have a scale and a shift of its own, and nothing is added; else None."""
-    numbers = isinstance(gamma, types.Array) or isinstance(beta, types.Array)
-    if not numbers or is_per_element(gamma) or is_per_element(beta) or residual is not types.none or total is not types.none:
-        return lambda gamma, beta, residual, total: None
-    return lambda gamma, beta, residual, total: 0
-
-
 @chunk_body
 def normalize_lines(src, out, numbers, gains, shifts, away, n, run):
     """n runs, of at least as many elements as a line.
@@ -126,60 +111,3 @@ def normalize_lines(src, out, numbers, gains, shifts, away, n, run):
             begin = end
     if i < total:
         write_lanes(out, i, line_of(src, i, total - i, out, of_run, gains, shifts, i - begin), total - i)
-
-
-@loop
-def runs_in_lanes(src, out, numbers, activation, n, run, lanes):
-    highs, lows, scales, shifts = numbers
-    for k in range(n):
-        x, y = cut(src, k * run, run), cut(out, k * run, run)
-        normalize_in_lanes(x, None, y, run, at(highs, k), at(lows, k), at(scales, k), None, at(shifts, k), activation, lanes)
-
-
-@chunk_body
-def normalize_runs(src, out, numbers, activation, n, run):
-    """The same through the caches."""
-    wide_vectors()
-    if run <= FEW_LANES:
-        runs_in_lanes(src, out, numbers, activation, n, run, FEW_LANES)
-    else:
-        runs_in_lanes(src, out, numbers, activation, n, run, LANES)
-
-
-@chunk_body
-def fill_numbers(parameters, high, low, rstd, gamma, beta, param, n):
-    """Of n runs of one statistic, with the parameters from `param` on."""
-    wide_vectors()
-    highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
-    zero = zero_of(highs)
-    for k in range(n):
-        scale, shift = parameters_of(zero, rstd, gamma, beta, param + k)
-        write(highs, k, zero if high is None else high)
-        write(lows, k, zero if low is None else low)
-        write(scales, k, scale)
-        write(shifts, k, shift)
-
-
-@maker
-def vectors_of_runs(runs, zero, n):
-    """Memory for `fill_numbers`, where there are such runs."""
-    if runs is None:
-        return None
-    return vectors(zero, 4, n)
-
-
-@loop
-def are_short(runs, lines, streams, n, run):
-    """Whether `normalize_statistic` is for n runs of a statistic. Where lines are not written as one value, longer ones stream by themselves."""
-    return runs is not None and n > 1 and run <= (SHORT_RUN if streams is None or lines is not None else STREAMED_RUN)
-
-
-@loop
-def normalize_statistic(lines, src, out, parameters, high, low, rstd, gamma, beta, param, activation, away, n, run):
-    """n runs of one statistic."""
-    fill_numbers(parameters, high, low, rstd, gamma, beta, param, n)
-    numbers = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
-    if lines is not None and run >= lanes_of(out):
-        normalize_lines(src, out, numbers, None, None, away, n, run)
-    else:
-        normalize_runs(src, out, numbers, activation, n, run)

@@ -10,16 +10,17 @@ from typing import Any
 
 from numba.core import types
 
-from fastnorm._jit import chunk_body, driver, loop, variant
+from fastnorm._jit import chunk_body, driver, loop, maker, variant
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.moments import EMPTY, about_shift, merge, reciprocal_std, rounded_mean, variance
-from fastnorm.element.parameters import either, gain_of, of_elements, only_with, only_without, shift_of
-from fastnorm.element.storage import cut, row, subrun, zero_of
+from fastnorm.element.lanes import lanes_of
+from fastnorm.element.parameters import either, gain_of, is_per_element, of_elements, only_with, only_without, shift_of
+from fastnorm.element.storage import cut, row, subrun, write, zero_of
 from fastnorm.element.streaming import before_line
 from fastnorm.kernels.apply import apply_to_block, apply_to_span, column_parameters, mean_parts, parameters_of
 from fastnorm.kernels.columns import SPARE, lead_of
 from fastnorm.kernels.dealing import deal
-from fastnorm.kernels.dense_runs import are_short, by_lines, normalize_statistic, shared_by_runs, vectors_of_runs
+from fastnorm.kernels.dense_runs import by_lines, normalize_lines
 from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, moments_of_block, moments_of_span, record, record_columns
 from fastnorm.kernels.prefetch import AHEAD, PIECE, fetch_edges_to_write, fetch_run, fetch_run_later, fetch_run_to_write
 from fastnorm.kernels.scratch import staging, vectors, vectors_beside
@@ -57,6 +58,8 @@ from fastnorm.plan.table import (
 # Elements of a block of rows: their sums do not wait for each other. In cache 4096 are 1.03 to 1.08 times as fast as 1024 (rows of 512 to
 # 1024), 8192 no faster; streaming 0.93 to 0.97, rows of `add_layer_norm` 0.81 to 0.97 (two cores of a Zen 4).
 BLOCK, STREAMED_BLOCK = 4096, 1024
+# Elements of runs of a statistic that are written line by line.
+SHORT_RUN = 255
 
 
 @variant
@@ -189,6 +192,48 @@ def next_statistic(b, c, channel):
     return (b + 1, 0) if c + 1 == channel else (b, c + 1)
 
 
+@variant
+def shared_by_runs(gamma: Any, beta: Any, residual: Any, total: Any) -> Any:
+    """Anything where every run of a statistic may have a scale and a shift of its own, and nothing is added; else None."""
+    numbers = isinstance(gamma, types.Array) or isinstance(beta, types.Array)
+    if not numbers or is_per_element(gamma) or is_per_element(beta) or residual is not types.none or total is not types.none:
+        return lambda gamma, beta, residual, total: None
+    return lambda gamma, beta, residual, total: 0
+
+
+@chunk_body
+def fill_numbers(parameters, high, low, rstd, gamma, beta, param, n):
+    """Of n runs of one statistic, with the parameters from `param` on."""
+    wide_vectors()
+    highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
+    zero = zero_of(highs)
+    for k in range(n):
+        scale, shift = parameters_of(zero, rstd, gamma, beta, param + k)
+        write(highs, k, zero if high is None else high)
+        write(lows, k, zero if low is None else low)
+        write(scales, k, scale)
+        write(shifts, k, shift)
+
+
+@maker
+def vectors_of_runs(runs, zero, n):
+    """Memory for `fill_numbers`, where there are such runs."""
+    if runs is None:
+        return None
+    return vectors(zero, 4, n)
+
+
+@loop
+def normalize_statistic(runs, lines, src, out, parameters, high, low, rstd, gamma, beta, param, away, n, run):
+    """n runs of one statistic line by line, if they are so short that it pays; else False."""
+    if runs is None or lines is None or n == 1 or run > SHORT_RUN or run < lanes_of(out):
+        return False
+    fill_numbers(parameters, high, low, rstd, gamma, beta, param, n)
+    numbers = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
+    normalize_lines(src, out, numbers, None, None, away, n, run)
+    return True
+
+
 @loop
 def normalize_block(
     src, residual, addend, out, total, held, stats, gamma, beta, centre, activation, streams, runs, parameters, table, begin, end, b, c, run
@@ -207,12 +252,10 @@ def normalize_block(
         ahead = position(table, SRC, b, 0, c, 0) + distance * table[SRC, STEP_CHANNEL]
         target = cut(out, position(table, OUT, b, 0, c, 0), inner)
         line = cut(src, position(table, SRC, b, 0, c, 0), inner)
-        if are_short(runs, lines, streams, inner // run, run):
-            away = 0 if streams is None else distance * table[SRC, STEP_CHANNEL]
-            param = position(table, PARAM, b, 0, c, 0)
-            normalize_statistic(
-                lines, line, target, parameters, high, rest, stats[RSTD, stat], gamma, beta, param, activation, away, inner // run, run
-            )
+        if normalize_statistic(
+            runs, lines, line, target, parameters, high, rest, stats[RSTD, stat], gamma, beta, position(table, PARAM, b, 0, c, 0),
+            distance * table[SRC, STEP_CHANNEL], inner // run, run,
+        ):  # fmt: skip
             b, c = next_statistic(b, c, channel)
             continue
         line = either(cut(held, (stat - begin) * inner, inner), either(cut(total, position(table, GRAD_EXTRA, b, 0, c, 0), inner), line))

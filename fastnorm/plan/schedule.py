@@ -36,6 +36,9 @@ READ_PIECE_BYTES, MANY_ROWS = 16384, 2048
 # 127 us as planes and 237 as columns; planes of 13 x 13 took as long, and from memory 1.5 times as long.
 SHORT_RUN = 192
 FEW_ROWS = 8
+# The same where stores bypass the caches, on a Zen: training as columns was 1.4 to 1.7 times as fast in planes of 14 x 14, 1.44 of 17 x 17,
+# 1.13 to 1.5 of 20 x 20 and 21 x 21, 1.05 of 28 x 28, but 0.9 from caches; backward 1.4 (14 x 14), 1.07 to 1.2 (17 x 17), 0.9 to 1.07 (21 x 21).
+STREAMED_RUN, STREAMED_GRADIENT_RUN = 450, 300
 # Planes of one statistic from this length on are no columns when given statistics are applied: (32, 128, 8, 8) took 31 us as planes
 # and 47 as columns, (32, 512, 7, 7) 152 and 189, but (64, 64, 6, 6) 31 and 24.
 APPLIED_RUN = 48
@@ -153,7 +156,8 @@ def make_schedule(
     parallel = n_threads > 1 and geometry.size >= PARALLEL_ELEMENTS
     cache_bytes = last_level_cache_bytes(widened) if may_stream and streaming_stores_pay() else math.inf
     stream = traffic_bytes > cache_bytes * PART_OF_CACHE
-    interleaved = columns_contiguous and has_short_runs(geometry.outer, geometry.inner)
+    streamed = stream and is_amd() and two_phases and geometry.inner < (STREAMED_GRADIENT_RUN if gradient else STREAMED_RUN)
+    interleaved = columns_contiguous and (has_short_runs(geometry.outer, geometry.inner) or (streamed and geometry.outer >= FEW_ROWS))
     if not (read_only or stream) and _better_as_planes(geometry, two_phases, gradient):
         interleaved = False
     if per_element and geometry.inner > 1:
