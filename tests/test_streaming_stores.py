@@ -135,6 +135,43 @@ def blocks() -> list[np.ndarray]:
     return [y, back.dx, back.dresidual, group.y, of_group.dx]
 
 
+def short_planes(dtype: Any, *activations: str | None) -> Callable[[], list[np.ndarray]]:
+    """Written line by line, with numbers of two planes in one line: from every place in a line, with gaps, and in parts of planes."""
+
+    def call() -> list[np.ndarray]:
+        found = []
+        gamma, beta, var = cases.parameter(6), cases.parameter(6, seed=2), np.abs(cases.parameter(6, seed=3))
+        for offset, (height, width) in enumerate(((4, 4), (3, 7), (5, 5), (7, 7), (8, 8), (9, 11), (13, 13), (14, 14), (16, 16))):
+            shape = (9, 6, height, width)
+            x, residual = cases.sample(Problem(shape), dtype), cases.sample(Problem(shape), dtype, seed=4)
+            gaps = np.zeros((9, 7, height, width), x.dtype)[:, 1:]
+            for name in activations:
+                added = {"residual": residual} if name == "relu" else {}
+                found.append(fn.batch_norm(x, beta, var, gamma, beta, activation=name, out=at_offset(shape, offset, dtype), **added))
+                found.append(fn.group_norm(x, 2, gamma, beta, activation=name, out=at_offset(shape, offset, dtype)))
+            found += [fn.batch_norm(x, beta, var, gamma, beta, out=gaps).copy(), fn.group_norm(x, 2, gamma, beta, out=gaps).copy()]
+            found.append(fn.instance_norm(x, gamma, beta, out=at_offset(shape, offset, dtype)))
+        return found
+
+    return call
+
+
+def short_rows() -> list[np.ndarray]:
+    """More than a block of them, with statistics and without."""
+    found = []
+    for offset, width in enumerate((16, 17, 24, 33, 50, 64, 96, 127, 128, 161, 192)):
+        x, gamma, beta = cases.sample(Problem((701, width)), cases.F4), cases.parameter(width), cases.parameter(width, seed=2)
+        for parameters in ((gamma, beta), (None, None)):
+            out = at_offset(x.shape, offset)
+            y, mean, rstd = fn.layer_norm(x, *parameters, out=out, return_stats=True)
+            assert y is out
+            found += [y, mean, rstd]
+            for _ in range(2):  # the second call is a remembered one
+                np.testing.assert_array_equal(fn.layer_norm(x, *parameters, out=at_offset(x.shape, offset)), y)
+        found += [fn.rms_norm(x, gamma, out=at_offset(x.shape, offset)), fn.layer_norm(x.astype(np.float64), gamma, beta)]
+    return found
+
+
 def rows() -> list[np.ndarray]:
     """Longer than the rows that are kept in L1, and those that are."""
     found = [fn.layer_norm(cases.sample(Problem((3, 20_011)), cases.F4))]
@@ -171,6 +208,10 @@ CALLS = {
     "edges, float16": edges_of_planes(cases.F2),
     "edges of columns": lambda: columns_at(5, cases.F4),
     "blocks": blocks,
+    "short planes": short_planes(cases.F4, None, "relu", "silu"),
+    "short planes, float64": short_planes(cases.F8, None),
+    "short planes, float16": short_planes(cases.F2, None),
+    "short rows": short_rows,
     "moments of rows": moments_of_rows,
     "scaled": scaled,
     "images to planes": images("first"),

@@ -59,6 +59,11 @@ def is_cheap(activation: Any) -> bool:
     return activation is types.none or activation.instance_class in (Relu, LeakyRelu, Clip)
 
 
+def is_for_lanes(activation: Any) -> bool:
+    """Whether `activate` takes `lanes`, too."""
+    return activation is types.none or activation.instance_class in (Relu, LeakyRelu)
+
+
 @element
 def exp_single(value):
     """exp in float32, of -87 to 88: relative error below 2e-7. Of NaN some number."""
@@ -183,9 +188,9 @@ def activate(activation: Any, z: Any) -> Any:
         return lambda activation, z: z
     tag = activation.instance_class
     if tag is Relu:  # written so that NaN passes through
-        return lambda activation, z: as_compute(z, 0.0) if z < as_compute(z, 0.0) else z
+        return lambda activation, z: bits.choose(z < as_compute(z, 0.0), as_compute(z, 0.0), z)
     if tag is LeakyRelu:
-        return lambda activation, z: z * as_compute(z, activation.slope) if z < as_compute(z, 0.0) else z
+        return lambda activation, z: bits.choose(z < as_compute(z, 0.0), z * as_compute(z, activation.slope), z)
     if tag is Clip:
         return lambda activation, z: clip(z, as_compute(z, activation.low), as_compute(z, activation.high))
     if tag is Silu:

@@ -12,6 +12,7 @@ from typing import Any
 from numba.core import types
 
 from fastnorm._jit import chunk_body, loop, maker, variant
+from fastnorm.element.activation import activate, is_for_lanes
 from fastnorm.element.affine import affine
 from fastnorm.element.bits import wide_vectors
 from fastnorm.element.lanes import choose_lanes, have_lanes, lanes_of, load_lanes, stream_lanes, write_lanes, zero_lanes
@@ -22,11 +23,12 @@ from fastnorm.kernels.scratch import vectors
 
 
 @variant
-def by_lines(out: Any, src: Any, activation: Any, streams: Any) -> Any:
+def by_lines(out: Any, src: Any, residual: Any, activation: Any, streams: Any) -> Any:
     """Anything where whole lines are computed as one value and stored past the caches, else None."""
-    if streams is types.none or activation is not types.none or not isinstance(out, types.Array) or not have_lanes(src, out):
-        return lambda out, src, activation, streams: None
-    return lambda out, src, activation, streams: 0
+    plain = isinstance(out, types.Array) and have_lanes(src, out) and (residual is types.none or have_lanes(residual, out))
+    if streams is types.none or not plain or not is_for_lanes(activation):
+        return lambda out, src, residual, activation, streams: None
+    return lambda out, src, residual, activation, streams: 0
 
 
 @maker
@@ -68,10 +70,13 @@ def element_lanes(vector, place, otherwise):
 
 
 @loop
-def line_of(src, i, count, like, numbers, gains, shifts, place):
+def line_of(src, residual, i, count, like, numbers, gains, shifts, place, activation):
     high, low, scale, shift = numbers
     value = load_lanes(src, i, count, like)
-    return affine(value, high, low, scale, element_lanes(gains, place, None), element_lanes(shifts, place, shift))
+    z = affine(value, high, low, scale, element_lanes(gains, place, None), element_lanes(shifts, place, shift))
+    if residual is not None:
+        z = z + load_lanes(residual, i, count, like)
+    return activate(activation, z)
 
 
 @loop
@@ -81,7 +86,7 @@ def fetch_away(src, i, away):
 
 
 @chunk_body
-def normalize_lines(src, out, numbers, gains, shifts, away, n, run):
+def normalize_lines(src, residual, out, numbers, gains, shifts, activation, away, n, run):
     """n runs, of at least as many elements as a line.
 
     numbers : vectors of high, low, scale, shift
@@ -92,22 +97,22 @@ def normalize_lines(src, out, numbers, gains, shifts, away, n, run):
     lanes, total, i = lanes_of(out), n * run, min(before_line(out, 0), n * run)
     of_run = numbers_of(numbers, 0, out)
     if i > 0:
-        write_lanes(out, 0, line_of(src, 0, i, out, of_run, gains, shifts, 0), i)
+        write_lanes(out, 0, line_of(src, residual, 0, i, out, of_run, gains, shifts, 0, activation), i)
     begin = 0
     for k in range(n):
         end = begin + run
         while i + lanes <= end:
             fetch_away(src, i, away)
-            stream_lanes(out, i, line_of(src, i, None, out, of_run, gains, shifts, i - begin))
+            stream_lanes(out, i, line_of(src, residual, i, None, out, of_run, gains, shifts, i - begin, activation))
             i += lanes
         if k + 1 < n:
             of_next = numbers_of(numbers, k + 1, out)
             if i < end:
                 both = choose_numbers(end - i, of_run, of_next)
                 fetch_away(src, i, away)
-                stream_lanes(out, i, line_of(src, i, None, out, both, gains, shifts, i - begin))
+                stream_lanes(out, i, line_of(src, residual, i, None, out, both, gains, shifts, i - begin, activation))
                 i += lanes
             of_run = of_next
             begin = end
     if i < total:
-        write_lanes(out, i, line_of(src, i, total - i, out, of_run, gains, shifts, i - begin), total - i)
+        write_lanes(out, i, line_of(src, residual, i, total - i, out, of_run, gains, shifts, i - begin, activation), total - i)

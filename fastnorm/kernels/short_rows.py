@@ -127,7 +127,8 @@ def statistics_of_short_rows(src, stats, first, centre, eps, ahead, table, begin
 
 @loop
 def parameters_of_rows(parameters, table, begin, n, stats, first, centre, gamma, beta):
-    """Fill high, low, scale, shift of n statistics from `first` on, of rows from `begin` on; learned parameters begin again with every batch."""
+    """Fill high, low, scale, shift of n statistics from `first` on, of rows from `begin` on; learned parameters begin again with every
+    batch."""
     mean, low = means_of(stats, centre)
     channel = table[PROBLEM, CHANNEL]
     c, k = begin % channel, 0
@@ -154,7 +155,7 @@ def normalize_rows_in_lanes(src, out, parameters, gamma, beta, activation, strea
 
 
 @loop
-def write_lines(src, out, parameters, spare, gamma, beta, table, begin, n, inner):
+def write_lines(src, out, parameters, spare, gamma, beta, activation, table, begin, n, inner):
     place, step = row_place(table, SRC, begin)
     target, target_step = row_place(table, OUT, begin)
     if step != inner or target_step != inner or inner < lanes_of(out):
@@ -162,14 +163,14 @@ def write_lines(src, out, parameters, spare, gamma, beta, table, begin, n, inner
     numbers = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
     gains, shifts = instead_of(gamma, row(spare, 0)), instead_of(beta, row(spare, 1))
     count = n * inner
-    normalize_lines(cut(src, place, count), cut(out, target, count), numbers, gains, shifts, 0, n, inner)
+    normalize_lines(cut(src, place, count), None, cut(out, target, count), numbers, gains, shifts, activation, 0, n, inner)
     return True
 
 
 @chunk_body
 def normalize_short_rows(src, out, parameters, spare, lines, gamma, beta, activation, streams, table, begin, n, inner):
     wide_vectors()
-    if lines is not None and write_lines(src, out, parameters, spare, gamma, beta, table, begin, n, inner):
+    if lines is not None and write_lines(src, out, parameters, spare, gamma, beta, activation, table, begin, n, inner):
         return
     if streams is None and inner <= FEW_LANES:
         normalize_rows_in_lanes(src, out, parameters, gamma, beta, activation, None, table, begin, n, inner, FEW_LANES)
@@ -193,7 +194,7 @@ def short_rows_normalize_chunk(src, out, stats, gamma, beta, centre, eps, activa
     inner = table[PROBLEM, INNER]
     first, last = span(table[PROBLEM, BATCH] * table[PROBLEM, CHANNEL], table[PROBLEM, CHUNKS], chunk)
     block = min(MOST, BLOCK // inner)
-    lines = by_lines(out, src, activation, streams)
+    lines = by_lines(out, src, None, activation, streams)
     parameters, spare = vectors(zero_of(src), 4, block), spare_vectors(lines, zero_of(src), inner)
     wanted = stats.shape[1] > 0
     found = stats if wanted else vectors(0.0, 4, block)

@@ -37,7 +37,8 @@ READ_PIECE_BYTES, MANY_ROWS = 16384, 2048
 SHORT_RUN = 192
 FEW_ROWS = 8
 # The same where stores bypass the caches, on a Zen: training as columns was 1.4 to 1.7 times as fast in planes of 14 x 14, 1.44 of 17 x 17,
-# 1.13 to 1.5 of 20 x 20 and 21 x 21, 1.05 of 28 x 28, but 0.9 from caches; backward 1.4 (14 x 14), 1.07 to 1.2 (17 x 17), 0.9 to 1.07 (21 x 21).
+# 1.13 to 1.5 of 20 x 20 and 21 x 21, 1.05 of 28 x 28, but 0.9 from caches; backward 1.4 (14 x 14), 1.07 to 1.2 (17 x 17), 0.9 to 1.07
+# (21 x 21).
 STREAMED_RUN, STREAMED_GRADIENT_RUN = 450, 300
 # Planes of one statistic from this length on are no columns when given statistics are applied: (32, 128, 8, 8) took 31 us as planes
 # and 47 as columns, (32, 512, 7, 7) 152 and 189, but (64, 64, 6, 6) 31 and 24.
@@ -156,10 +157,9 @@ def make_schedule(
     parallel = n_threads > 1 and geometry.size >= PARALLEL_ELEMENTS
     cache_bytes = last_level_cache_bytes(widened) if may_stream and streaming_stores_pay() else math.inf
     stream = traffic_bytes > cache_bytes * PART_OF_CACHE
-    streamed = stream and is_amd() and two_phases and geometry.inner < (STREAMED_GRADIENT_RUN if gradient else STREAMED_RUN)
-    interleaved = columns_contiguous and (has_short_runs(geometry.outer, geometry.inner) or (streamed and geometry.outer >= FEW_ROWS))
-    if not (read_only or stream) and _better_as_planes(geometry, two_phases, gradient):
-        interleaved = False
+    interleaved, by_lines = _walks(
+        geometry, stream, columns_contiguous, two_phases=two_phases, gradient=gradient, read_only=read_only, widened=widened
+    )
     if per_element and geometry.inner > 1:
         interleaved = False
     if interleaved:
@@ -181,9 +181,9 @@ def make_schedule(
             units = geometry.batch * -(-geometry.columns // columns)
             schedule = schedule._replace(fused=True, cuts=1, columns=columns, chunks=_chunks(units, n_threads, parallel))
         return schedule
-    if is_amd():
+    if is_amd() and not by_lines:
         stream = traffic_bytes > cache_bytes * (PART_OF_CACHE_READ_TWICE if two_phases else 1)
-    elif two_phases and _are_rows(geometry, TILE_BYTES // compute_bytes):
+    elif two_phases and not is_amd() and _are_rows(geometry, TILE_BYTES // compute_bytes):
         stream = traffic_bytes > cache_bytes
     schedule = _planar(
         geometry,
@@ -205,9 +205,27 @@ def make_schedule(
     return schedule._replace(at_once=1) if ahead else schedule
 
 
+def _walks(
+    geometry: Geometry, stream: bool, columns_contiguous: bool, *, two_phases: bool, gradient: bool, read_only: bool, widened: bool
+) -> tuple[bool, bool]:
+    """Whether rows of columns are walked instead of runs, and whether runs that could be columns are written line by line.
+
+    The latter are short planes of given statistics on a Zen, whose stores bypass the caches (`kernels.dense_runs`): inference of planes of
+    4 x 4 to 13 x 13 was 1.5 to 1.8 times as fast.
+    """
+    if not columns_contiguous:
+        return False, False
+    is_batch = geometry.batch == 1 and geometry.inner == geometry.run
+    if not has_short_runs(geometry.outer, geometry.inner):
+        longest = STREAMED_GRADIENT_RUN if gradient else STREAMED_RUN
+        return stream and is_amd() and two_phases and is_batch and geometry.outer >= FEW_ROWS and geometry.inner < longest, False
+    if stream and is_amd() and is_batch and not (two_phases or gradient or read_only or widened):
+        by_lines = geometry.inner >= LINE_STREAMED_ROW
+        return not by_lines, by_lines
+    return read_only or stream or not (is_batch and _better_as_planes(geometry, two_phases, gradient)), False
+
+
 def _better_as_planes(geometry: Geometry, two_phases: bool, gradient: bool) -> bool:
-    if geometry.batch > 1 or geometry.inner != geometry.run:
-        return False
     if gradient:
         return geometry.inner >= GRADIENT_RUN and geometry.size <= GRADIENT_ELEMENTS
     if two_phases:
