@@ -148,7 +148,9 @@ def short_planes(dtype: Any, *activations: str | None) -> Callable[[], list[np.n
             for name in activations:
                 added = {"residual": residual} if name == "relu" else {}
                 found.append(fn.batch_norm(x, beta, var, gamma, beta, activation=name, out=at_offset(shape, offset, dtype), **added))
-                found.append(fn.group_norm(x, 2, gamma, beta, activation=name, out=at_offset(shape, offset, dtype)))
+                y, mean, rstd = fn.group_norm(x, 2, gamma, beta, activation=name, out=at_offset(shape, offset, dtype), return_stats=True)
+                back = {"activation": name, "beta": beta, "out": at_offset(shape, offset + 5, dtype)}
+                found += [y, mean, rstd, *fn.group_norm_backward(residual, x, 2, mean, rstd, gamma, **back)]
             found += [fn.batch_norm(x, beta, var, gamma, beta, out=gaps).copy(), fn.group_norm(x, 2, gamma, beta, out=gaps).copy()]
             found.append(fn.instance_norm(x, gamma, beta, out=at_offset(shape, offset, dtype)))
         return found
@@ -166,9 +168,15 @@ def short_rows() -> list[np.ndarray]:
             y, mean, rstd = fn.layer_norm(x, *parameters, out=out, return_stats=True)
             assert y is out
             found += [y, mean, rstd]
+            found += list(fn.layer_norm_backward(x[::-1].copy(), x, mean, rstd, parameters[0], out=at_offset(x.shape, offset + 3)))
             for _ in range(2):  # the second call is a remembered one
                 np.testing.assert_array_equal(fn.layer_norm(x, *parameters, out=at_offset(x.shape, offset)), y)
-        found += [fn.rms_norm(x, gamma, out=at_offset(x.shape, offset)), fn.layer_norm(x.astype(np.float64), gamma, beta)]
+        y, rstd = fn.rms_norm(x, gamma, out=at_offset(x.shape, offset), return_stats=True)
+        found += [
+            y,
+            fn.rms_norm_backward(x[::-1].copy(), x, rstd, gamma, out=at_offset(x.shape, offset + 3)).dx,
+            fn.layer_norm(x.astype(np.float64), gamma, beta),
+        ]
     return found
 
 

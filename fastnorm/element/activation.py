@@ -60,7 +60,7 @@ def is_cheap(activation: Any) -> bool:
 
 
 def is_for_lanes(activation: Any) -> bool:
-    """Whether `activate` takes `lanes`, too."""
+    """Whether `activate` and `derivative` take `lanes`, too."""
     return activation is types.none or activation.instance_class in (Relu, LeakyRelu)
 
 
@@ -207,9 +207,9 @@ def derivative(activation: Any, z: Any) -> Any:
     """Of the activation, at a pre-activation; 0 at the kink of the rectifiers."""
     tag = activation.instance_class
     if tag is Relu:
-        return lambda activation, z: as_compute(z, 1.0) if z > as_compute(z, 0.0) else as_compute(z, 0.0)
+        return lambda activation, z: bits.choose(z > as_compute(z, 0.0), as_compute(z, 1.0), as_compute(z, 0.0))
     if tag is LeakyRelu:
-        return lambda activation, z: as_compute(z, 1.0) if z > as_compute(z, 0.0) else as_compute(z, activation.slope)
+        return lambda activation, z: bits.choose(z > as_compute(z, 0.0), as_compute(z, 1.0), as_compute(z, activation.slope))
 
     if tag is Silu:
 

@@ -186,11 +186,11 @@ def walk_by_lines(src, residual, out, parameters, activation, table, o, c, i, le
         planes = min(channel - c, left // inner) if i == 0 else 0
         run = inner if planes > 0 else min(inner - i, left)
         planes = max(planes, 1)
-        numbers = cut(highs, c, planes), cut(lows, c, planes), cut(scales, c, planes), cut(shifts, c, planes)
+        h, w, a, b = cut(highs, c, planes), cut(lows, c, planes), cut(scales, c, planes), cut(shifts, c, planes)
         place, target, n = position(table, SRC, 0, o, c, i), position(table, OUT, 0, o, c, i), planes * run
         fetch_edges_to_write(out, target, n)
         addend = cut(residual, position(table, EXTRA, 0, o, c, i), n)
-        normalize_lines(cut(src, place, n), addend, cut(out, target, n), numbers, None, None, activation, AWAY, planes, run)
+        normalize_lines(cut(src, place, n), addend, cut(out, target, n), h, w, a, b, None, None, activation, AWAY, planes, run)
         left -= n
         i = 0
         c += planes

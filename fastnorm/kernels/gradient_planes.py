@@ -1,6 +1,8 @@
 """Backward where a statistic is one run of planes, each with its parameter: group and instance norm.
 
-As in `short_rows`, one thing at a time for all planes of a block. Plane by plane, those of 7 x 7 took 80 ns each, and take 20.
+As in `short_rows`, one thing at a time for all planes of a block. Plane by plane, those of 7 x 7 took 80 ns each, and take 20. Where stores
+bypass the caches they are written line by line: 1.2 to 1.35 times as fast in planes of 7 x 7 to 11 x 11, 1.6 of 14 x 14, 1.1 of 16 x 16 to
+20 x 20 (two cores of a Zen 4). Fetching x of the next block beside the sums, too, took 1.0 to 1.1 times as long.
 
 mean, rstd, sums : as in `gradient`
 """
@@ -10,13 +12,16 @@ from __future__ import annotations
 from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.gradient import GradientSums, mean_terms
+from fastnorm.element.lanes import lanes_of
 from fastnorm.element.parameters import number_of
 from fastnorm.element.storage import FEW_LANES, LANES, as_compute, at, cut, row, write, zero_of
 from fastnorm.kernels.apply import parameters_of_channels
 from fastnorm.kernels.columns import copy_run
 from fastnorm.kernels.dealing import deal
+from fastnorm.kernels.dense_runs import by_lines, gradient_lines
 from fastnorm.kernels.gradient import forward_parameters
 from fastnorm.kernels.gradient_tile import gradient_in_lanes, gradient_sums_in_lanes, gradient_to
+from fastnorm.kernels.prefetch import PAYS, fetch_edges_to_write
 from fastnorm.kernels.scratch import vectors
 from fastnorm.kernels.walk import parameters_per_statistic, position, span
 from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, GRAD, INNER, OUT, PROBLEM, RUN, SRC, STEP_INNER
@@ -155,8 +160,16 @@ def planes_in_lanes(grad, src, out, parameters, activation, streams, table, firs
 
 
 @chunk_body
-def gradient_of_planes(grad, src, out, parameters, activation, streams, table, first, n):
+def gradient_of_planes(grad, src, out, parameters, lines, activation, streams, table, first, n):
     wide_vectors()
+    run = table[PROBLEM, RUN]
+    if lines is not None and run >= lanes_of(out):
+        place, of_grad, target = plane_place(table, SRC, first), plane_place(table, GRAD, first), plane_place(table, OUT, first)
+        count = n * run
+        fetch_edges_to_write(out, target[0], count)
+        x, dy, dx = cut(src, place[0], count), cut(grad, of_grad[0], count), cut(out, target[0], count)
+        gradient_lines(dy, x, dx, parameters, None, activation, 0 if PAYS else count, n, run)
+        return
     if streams is None and table[PROBLEM, RUN] <= FEW_LANES:
         planes_in_lanes(grad, src, out, parameters, activation, None, table, first, n, FEW_LANES)
     else:
@@ -171,13 +184,14 @@ def planes_backward_chunk(grad, src, out, mean, rstd, gamma, beta, activation, s
     block = max(1, (BLOCK if table[PROBLEM, RUN] <= LONGER else BLOCK_OF_LONGER) // table[PROBLEM, INNER])
     parameters = vectors(zero_of(src), 6, block * segments)
     totals = vectors(0.0, 2, block)
+    lines = by_lines(out, src, grad, activation, streams)
     for first in range(begin, end, block):
         n = min(block, end - first)
         plane, planes = first * segments, n * segments
         parameters_of_planes(parameters, table, first, n, mean, rstd, gamma, beta)
         sums_of_planes(grad, src, parameters, activation, sums, table, plane, planes)
         terms_of_planes(parameters, totals, table, first, n, sums, rstd, gamma)
-        gradient_of_planes(grad, src, out, parameters, activation, streams, table, plane, planes)
+        gradient_of_planes(grad, src, out, parameters, lines, activation, streams, table, plane, planes)
     if streams is not None:
         fence()
 

@@ -241,8 +241,8 @@ def normalize_statistic(runs, streams, lines, src, out, parameters, high, low, r
         return False
     fill_numbers(parameters, high, low, rstd, gamma, beta, param, n)
     if lines is not None and run >= lanes_of(out):
-        numbers = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
-        normalize_lines(src, None, out, numbers, None, None, activation, away, n, run)
+        highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
+        normalize_lines(src, None, out, highs, lows, scales, shifts, None, None, activation, away, n, run)
     else:
         normalize_runs(src, out, parameters, activation, n, run)
     return True

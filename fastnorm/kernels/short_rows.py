@@ -160,10 +160,11 @@ def write_lines(src, out, parameters, spare, gamma, beta, activation, table, beg
     target, target_step = row_place(table, OUT, begin)
     if step != inner or target_step != inner or inner < lanes_of(out):
         return False
-    numbers = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
-    gains, shifts = instead_of(gamma, row(spare, 0)), instead_of(beta, row(spare, 1))
+    highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
+    gains, of_elements = instead_of(gamma, row(spare, 0)), instead_of(beta, row(spare, 1))
     count = n * inner
-    normalize_lines(cut(src, place, count), None, cut(out, target, count), numbers, gains, shifts, activation, 0, n, inner)
+    line, result = cut(src, place, count), cut(out, target, count)
+    normalize_lines(line, None, result, highs, lows, scales, shifts, gains, of_elements, activation, 0, n, inner)
     return True
 
 

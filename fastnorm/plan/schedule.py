@@ -54,10 +54,10 @@ MAX_CUTS = 64
 # Elements of rows up to which `kernels.short_rows` takes them: layer norm of 1 MB in rows of 3 took 722 us before and takes
 # 323, of 50 90 and 54, of 128 47 and 38, of 256 37 and 33, but of 67 MB 3.2 and 3.6 ms.
 SHORT_ROW = 192
-# From which their stores bypass the caches: 128 MB in rows of 64 took 14.1 ms streaming and 9.2 not, of 100 10.4 and 10.3, of 128
-# 7.7 and 10.2 (two cores of a Zen 4).
+# From which their stores bypass the caches, and planes': 128 MB in rows of 64 took 14.1 ms streaming and 9.2 not, of 100 10.4 and 10.3, of
+# 128 7.7 and 10.2 (two cores of a Zen 4).
 SHORT_STREAMED_ROW = 128
-# The same of rows that are written line by line (`kernels.dense_runs`).
+# The same of those that are written line by line (`kernels.dense_runs`), because they have at least the elements of a line.
 LINE_STREAMED_ROW = 16
 # Elements of planes up to which `kernels.gradient_planes` takes them. Group norm backward of (64, 256, 7, 7) took 806 and takes 191 us, of
 # (8, 128, 28, 28) 158 and 120, but planes of 56 x 56 1.2 and 1.6 ms.
@@ -261,7 +261,7 @@ def _planar(
     parallel |= n_threads > 1 and geometry.size + overhead * (geometry.size // max(1, geometry.inner)) >= PARALLEL_ELEMENTS
     planes = rows and planes_contiguous and accumulates and not per_element and 1 < geometry.run <= SHORT_PLANE
     least = LINE_STREAMED_ROW if planes_contiguous and not widened else SHORT_STREAMED_ROW
-    stream = stream and not ((short and geometry.inner < least) or (planes and geometry.run < SHORT_STREAMED_ROW))
+    stream = stream and not ((short and geometry.inner < least) or (planes and geometry.run < least))
     return Schedule(True, rows, short, planes, fused, parallel, stream, cuts, _chunks(units, n_threads, parallel), 0, 1, tile, 0, False)
 
 
