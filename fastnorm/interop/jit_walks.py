@@ -24,7 +24,16 @@ from fastnorm.kernels.moments import (
 from fastnorm.kernels.normalize import interleaved_normalize_chunk, planar_normalize_chunk, rows_normalize_chunk
 from fastnorm.kernels.walk import position
 from fastnorm.plan import schedule
-from fastnorm.plan.schedule import FOLD_BYTES, MANY_ROWS, ROWS_AT_ONCE, TILE_BYTES, WRITTEN_ROW_BYTES
+from fastnorm.plan.schedule import (
+    FOLD_BYTES,
+    MANY_ROWS,
+    READ_PIECE_BYTES,
+    ROW_BYTES,
+    ROWS_AT_ONCE,
+    TILE_BYTES,
+    WHOLE_ROW_BYTES,
+    WRITTEN_ROW_BYTES,
+)
 from fastnorm.plan.table import (
     AT_ONCE,
     BATCH,
@@ -82,7 +91,9 @@ def table_of_rows(rows, n, itemsize):
 def table_of_columns(batch, outer, channel, inner, run, itemsize, read_only):
     """Rows of all channels side by side. Numbers are shared by `run` elements."""
     table = contiguous(batch, outer, channel, inner, run)
-    columns = columns_of_tile(channel, inner, itemsize, read_only and outer >= MANY_ROWS)
+    many = read_only and outer >= MANY_ROWS
+    whole, piece = READ_PIECE_BYTES if many else WHOLE_ROW_BYTES, READ_PIECE_BYTES if many else ROW_BYTES
+    columns = columns_of_tile(channel, inner, whole // itemsize, piece // itemsize)
     table[PROBLEM, COLUMNS] = columns
     table[PROBLEM, TILE] = WRITTEN_ROW_BYTES // itemsize
     if columns == channel * inner:
