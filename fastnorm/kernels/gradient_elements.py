@@ -23,10 +23,9 @@ from fastnorm.kernels.apply import mean_parts
 from fastnorm.kernels.columns import ROWS, add_run, clear
 from fastnorm.kernels.dealing import deal, deal_back
 from fastnorm.kernels.gradient_tile import gradient_and_distance, gradient_sums_and_parameters, gradient_to
-from fastnorm.kernels.normalize import next_statistic
 from fastnorm.kernels.prefetch import AHEAD, PAYS, PIECE, fetch_edges_to_write, fetch_run, fetch_run_later, fetch_run_to_write
 from fastnorm.kernels.scratch import vectors
-from fastnorm.kernels.walk import elements_per_statistic, position, run_length, run_length_before, span
+from fastnorm.kernels.walk import elements_per_statistic, next_statistic, position, run_length, run_length_before, span
 from fastnorm.plan.table import BATCH, CHANNEL, CHUNKS, CUTS, GRAD, INNER, OUT, OUTER, PARAM, PROBLEM, SRC, STEP_CHANNEL
 
 

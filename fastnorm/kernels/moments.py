@@ -7,7 +7,11 @@ grouped : of columns, None where each is a statistic of its own, anything where 
 
 from __future__ import annotations
 
-from fastnorm._jit import chunk_body, driver, loop
+from typing import Any
+
+from numba.core import types
+
+from fastnorm._jit import chunk_body, driver, loop, variant
 from fastnorm.element.affine import origin_near
 from fastnorm.element.bits import compact, wide_vectors
 from fastnorm.element.moments import EMPTY, Moments, about_shift, lopsided, merge, reciprocal_std, rescaled, root, rounded_mean, variance
@@ -41,6 +45,17 @@ def record(stats, stat, moments, eps):
     var = variance(moments)
     stats[VARIANCE, stat] = var
     stats[RSTD, stat] = reciprocal_std(var, eps)
+
+
+@variant
+def means_of(stats: Any, centre: Any) -> Any:
+    """High and low row of the means, or None, None.
+
+    Not a branch on `centre`, after which both could be None: another type, of which everything is compiled again.
+    """
+    if centre is types.none:
+        return lambda stats, centre: (None, None)
+    return lambda stats, centre: (row(stats, MEAN), row(stats, LOW))
 
 
 @loop

@@ -10,26 +10,27 @@ from typing import Any
 
 from numba.core import types
 
-from fastnorm._jit import chunk_body, driver, loop, maker, variant
+from fastnorm._jit import chunk_body, driver, loop, variant
 from fastnorm.element.bits import compact, fence, wide_vectors
-from fastnorm.element.lanes import lanes_of
 from fastnorm.element.moments import EMPTY, about_shift, merge, reciprocal_std, rounded_mean, variance
-from fastnorm.element.parameters import either, gain_of, is_per_element, of_elements, only_with, only_without, shift_of
-from fastnorm.element.storage import LANES, at, cut, row, subrun, write, zero_of
+from fastnorm.element.parameters import either, gain_of, of_elements, only_with, only_without, shift_of
+from fastnorm.element.storage import cut, row, subrun, zero_of
 from fastnorm.element.streaming import before_line
 from fastnorm.kernels.apply import apply_to_block, apply_to_span, column_parameters, mean_parts, parameters_of
 from fastnorm.kernels.columns import SPARE, lead_of
 from fastnorm.kernels.dealing import deal
-from fastnorm.kernels.dense_runs import by_lines, normalize_lines
-from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, moments_of_block, moments_of_span, record, record_columns
+from fastnorm.kernels.dense_runs import by_lines
+from fastnorm.kernels.group_runs import are_lines, normalize_by_lines, normalize_statistic, shared_by_runs, vectors_of_runs
+from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, means_of, moments_of_block, moments_of_span, record, record_columns
 from fastnorm.kernels.prefetch import AHEAD, PIECE, fetch_edges_to_write, fetch_run, fetch_run_later, fetch_run_to_write
 from fastnorm.kernels.scratch import staging, vectors, vectors_beside
-from fastnorm.kernels.tile import normalize_in_lanes, normalize_run, normalize_to, put_sum_of_runs, sums_about_guess
+from fastnorm.kernels.tile import normalize_run, normalize_to, put_sum_of_runs, sums_about_guess
 from fastnorm.kernels.walk import (
     column_place,
     distance_to_next,
     elements_per_statistic,
     fetches_ahead,
+    next_statistic,
     position,
     span,
     tile_of_columns,
@@ -58,20 +59,6 @@ from fastnorm.plan.table import (
 # Elements of a block of rows: their sums do not wait for each other. In cache 4096 are 1.03 to 1.08 times as fast as 1024 (rows of 512 to
 # 1024), 8192 no faster; streaming 0.93 to 0.97, rows of `add_layer_norm` 0.81 to 0.97 (two cores of a Zen 4).
 BLOCK, STREAMED_BLOCK = 4096, 1024
-# Elements of runs of a statistic that are taken all at once where stores bypass the caches: group norm of planes of 5 x 5 to 11 x 11 was 2
-# to 3.4 times as fast, of 13 x 13 1.9 to 2.1, of 15 x 15 1.25, of 16 x 16 0.86 to 1.12, of 28 x 28 0.95, in cache 0.75 to 0.95 (Zen 4).
-SHORT_RUN = 255
-
-
-@variant
-def means_of(stats: Any, centre: Any) -> Any:
-    """High and low row of the means, or None, None.
-
-    Not a branch on `centre`, after which both could be None: another type, of which everything is compiled again.
-    """
-    if centre is types.none:
-        return lambda stats, centre: (None, None)
-    return lambda stats, centre: (row(stats, MEAN), row(stats, LOW))
 
 
 @chunk_body
@@ -188,67 +175,6 @@ def settle_rows(stats, first, n, inner, eps):
 
 
 @loop
-def next_statistic(b, c, channel):
-    """A division takes 40 to 90 cycles, as long as the arithmetic of 256 elements."""
-    return (b + 1, 0) if c + 1 == channel else (b, c + 1)
-
-
-@variant
-def shared_by_runs(gamma: Any, beta: Any, residual: Any, total: Any) -> Any:
-    """Anything where every run of a statistic may have a scale and a shift of its own, and nothing is added; else None."""
-    numbers = isinstance(gamma, types.Array) or isinstance(beta, types.Array)
-    if not numbers or is_per_element(gamma) or is_per_element(beta) or residual is not types.none or total is not types.none:
-        return lambda gamma, beta, residual, total: None
-    return lambda gamma, beta, residual, total: 0
-
-
-@chunk_body
-def fill_numbers(parameters, high, low, rstd, gamma, beta, param, n):
-    """Of n runs of one statistic, with the parameters from `param` on."""
-    wide_vectors()
-    highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
-    zero = zero_of(highs)
-    for k in range(n):
-        scale, shift = parameters_of(zero, rstd, gamma, beta, param + k)
-        write(highs, k, zero if high is None else high)
-        write(lows, k, zero if low is None else low)
-        write(scales, k, scale)
-        write(shifts, k, shift)
-
-
-@maker
-def vectors_of_runs(runs, zero, n):
-    """Memory for `fill_numbers`, where there are such runs."""
-    if runs is None:
-        return None
-    return vectors(zero, 4, n)
-
-
-@chunk_body
-def normalize_runs(src, out, parameters, activation, n, run):
-    """Runs without a gap, through the caches."""
-    wide_vectors()
-    highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
-    for k in range(n):  # of one length: their masks are made once
-        x, y = cut(src, k * run, run), cut(out, k * run, run)
-        normalize_in_lanes(x, None, y, run, at(highs, k), at(lows, k), at(scales, k), None, at(shifts, k), activation, LANES)
-
-
-@loop
-def normalize_statistic(runs, streams, lines, src, out, parameters, high, low, rstd, gamma, beta, param, activation, away, n, run):
-    """n runs of one statistic, if they are so short, and stores bypass the caches, that all at once pays; else False."""
-    if runs is None or streams is None or n == 1 or run > SHORT_RUN:
-        return False
-    fill_numbers(parameters, high, low, rstd, gamma, beta, param, n)
-    if lines is not None and run >= lanes_of(out):
-        highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
-        normalize_lines(src, None, out, highs, lows, scales, shifts, None, None, activation, away, n, run)
-    else:
-        normalize_runs(src, out, parameters, activation, n, run)
-    return True
-
-
-@loop
 def normalize_block(
     src, residual, addend, out, total, held, stats, gamma, beta, centre, activation, streams, runs, parameters, table, begin, end, b, c, run
 ):
@@ -259,17 +185,16 @@ def normalize_block(
     """
     channel, inner, zero = table[PROBLEM, CHANNEL], table[PROBLEM, INNER], zero_of(src)
     distance = end - begin if streams is None else 2 * (end - begin)
-    lines = by_lines(out, src, None, activation, streams)
     mean, low = means_of(stats, centre)
     for stat in range(begin, end):
         high, rest = mean_parts(zero, mean, low, stat)
         ahead = position(table, SRC, b, 0, c, 0) + distance * table[SRC, STEP_CHANNEL]
         target = cut(out, position(table, OUT, b, 0, c, 0), inner)
         line = cut(src, position(table, SRC, b, 0, c, 0), inner)
+        param = position(table, PARAM, b, 0, c, 0)
         if normalize_statistic(
-            runs, streams, lines, line, target, parameters, high, rest, stats[RSTD, stat], gamma, beta, position(table, PARAM, b, 0, c, 0),
-            activation, distance * table[SRC, STEP_CHANNEL], inner // run, run,
-        ):  # fmt: skip
+            runs, line, target, parameters, high, rest, stats[RSTD, stat], gamma, beta, param, activation, inner // run, run
+        ):
             b, c = next_statistic(b, c, channel)
             continue
         line = either(cut(held, (stat - begin) * inner, inner), either(cut(total, position(table, GRAD_EXTRA, b, 0, c, 0), inner), line))
@@ -296,8 +221,10 @@ def rows_normalize_chunk(src, extra, out, total, stats, gamma, beta, centre, eps
     run = inner if run == 1 else run
     block = max(1, (BLOCK if streams is None else STREAMED_BLOCK) // inner)
     held = holding(total, streams, block * inner)
-    runs = shared_by_runs(gamma, beta, extra, total)
-    parameters = vectors_of_runs(runs, zero_of(src), inner // run)
+    runs = shared_by_runs(gamma, beta, extra, total, streams)
+    lines = only_with(by_lines(out, src, None, activation, streams), runs)
+    parameters = vectors_of_runs(runs, zero_of(src), block * (inner // run))
+    by_line = are_lines(runs, lines, src, out, table, run)
     b = first // channel
     c = first - b * channel
     for begin in range(first, last, block):
@@ -308,13 +235,18 @@ def rows_normalize_chunk(src, extra, out, total, stats, gamma, beta, centre, eps
                 place = position(table, OUT, of_b, 0, of_c, 0)
                 if streams is None:
                     fetch_run_to_write(out, place, 0, min(inner, AHEAD))
+                elif by_line:
+                    if stat == begin:
+                        fetch_edges_to_write(out, place, (end - begin) * inner)
                 else:
                     fetch_edges_to_write(out, place, inner)
                     fetch_edges_to_write(total, position(table, GRAD_EXTRA, of_b, 0, of_c, 0) + table[GRAD_EXTRA, STEP_CHANNEL], inner)
             sums_of_row(src, addend, total, cut(held, (stat - begin) * inner, inner), stats, centre, table, stat, of_b, of_c, inner)
             of_b, of_c = next_statistic(of_b, of_c, channel)
         settle_rows(stats, begin, end - begin, inner, eps)
-        if out is not None:
+        if by_line:
+            normalize_by_lines(lines, src, out, stats, gamma, beta, centre, activation, parameters, table, begin, end, b, c, run)
+        elif out is not None:
             normalize_block(
                 src, residual, addend, out, total, held, stats, gamma, beta, centre, activation, streams, runs, parameters,
                 table, begin, end, b, c, run,

@@ -16,8 +16,8 @@ from fastnorm.kernels.apply import parameters_of_channels
 from fastnorm.kernels.columns import clear, copy_run
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.dense_runs import by_lines, normalize_lines, repeat_parameter, spare_vectors
-from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, put_variances
-from fastnorm.kernels.normalize import means_of, settle_rows
+from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, means_of, put_variances
+from fastnorm.kernels.normalize import settle_rows
 from fastnorm.kernels.prefetch import fetch_edges_to_write, fetch_run_anyway, fetch_run_later
 from fastnorm.kernels.scratch import vectors
 from fastnorm.kernels.tile import (

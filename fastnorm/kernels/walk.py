@@ -75,6 +75,12 @@ def next_plane(outer, channel, b, o, c):
 
 
 @element
+def next_statistic(b, c, channel):
+    """A division takes 40 to 90 cycles, as long as the arithmetic of 256 elements."""
+    return (b + 1, 0) if c + 1 == channel else (b, c + 1)
+
+
+@element
 def distance_to_next(table, operand, b, c):
     """From the elements of statistic (b, c) to those of the next."""
     step = table[operand, STEP_CHANNEL]
