@@ -92,6 +92,7 @@ def element_gradient_pass(problem: Problem, activation: Any) -> Callable[..., Gr
             return total[0], total[1]
 
         return in_short_rows
+    streams = 0 if schedule.stream else None
     if schedule.fused:
         lines = not schedule.planar
         launch = (
@@ -100,7 +101,6 @@ def element_gradient_pass(problem: Problem, activation: Any) -> Callable[..., Gr
             else Launch(problem, kernels.gradient_elements, "elements_backward")
         )
         parts = geometry.batch * -(-geometry.columns // schedule.columns) if lines else schedule.chunks
-        streams = 0 if schedule.stream else None
 
         def in_one(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any) -> Gradients:
             totals = np.empty((parts, 2, n))
@@ -115,8 +115,8 @@ def element_gradient_pass(problem: Problem, activation: Any) -> Callable[..., Gr
     def in_two(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any) -> Gradients:
         src, out, _, grad, _ = operands
         partial, total = np.empty((schedule.cuts, 2, geometry.statistics)), np.empty((1, 2, n))
-        first(grad, src, mean, rstd, gamma, beta, activation, partial, total, table)
-        second(grad, src, out, mean, rstd, gamma, beta, activation, 0 if schedule.stream else None, np.add.reduce(partial, 0), table)
+        first(grad, src, mean, rstd, gamma, beta, activation, streams, partial, total, table)
+        second(grad, src, out, mean, rstd, gamma, beta, activation, streams, np.add.reduce(partial, 0), table)
         return total[0, 0], total[0, 1]
 
     return in_two

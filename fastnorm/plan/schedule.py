@@ -41,9 +41,9 @@ READ_PIECE_BYTES, MANY_ROWS = 16384, 2048
 SHORT_RUN = 192
 FEW_ROWS = 8
 # The same where stores bypass the caches, on a Zen: training as columns was 1.4 to 1.7 times as fast in planes of 14 x 14, 1.44 of 17 x 17,
-# 1.13 to 1.5 of 20 x 20 and 21 x 21, 1.05 of 28 x 28, but 0.9 from caches; backward 1.4 (14 x 14), 1.07 to 1.2 (17 x 17), 0.9 to 1.07
-# (21 x 21).
-STREAMED_RUN, STREAMED_GRADIENT_RUN = 450, 300
+# 1.13 to 1.5 of 20 x 20 to 24 x 24, 1.03 of 28 x 28, 0.8 to 1.07 of 32 x 32, and 0.9 from caches; backward 1.4 (14 x 14), 1.07 to 1.2
+# (17 x 17), 0.9 to 1.07 (21 x 21).
+STREAMED_RUN, STREAMED_GRADIENT_RUN = 600, 300
 # Planes of one statistic from this length on are no columns when given statistics are applied: (32, 128, 8, 8) took 31 us as planes
 # and 47 as columns, (32, 512, 7, 7) 152 and 189, but (64, 64, 6, 6) 31 and 24.
 APPLIED_RUN = 48
