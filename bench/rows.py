@@ -21,9 +21,9 @@ class Row(NamedTuple):
         return (OURS, *self.peers)
 
 
-RESNET = ("resnet50/bn1", "resnet50/stage2", "resnet50/stage2-wide", "resnet50/stage4", "resnet50/stage4-wide")
+RESNET = ("resnet50/bn1", "resnet50/stage2", "resnet50/stage2-wide", "resnet50/stage3-wide", "resnet50/stage4", "resnet50/stage4-wide")
 MOBILE = ("mobilenet2/expand", "mobilenet2/last")
-TOKENS = ("gpt2-medium/tokens", "gpt2/tokens", "bert-large/tokens", "long-rows", "llama/tokens", "short-rows")
+TOKENS = ("gpt2-medium/tokens", "gpt2/tokens", "bert-large/tokens", "long-rows", "llama/tokens", "short-rows", "attention/heads")
 QUICK = {
     "train/NCHW/resnet50/stage2",
     "train/NCHW/resnet50/stage4",
@@ -66,11 +66,12 @@ def _batch() -> list[Row]:
     for layout in ("NCHW", "NHWC"):
         rows += [_row("train", layout, shape, out) for shape in RESNET + MOBILE]
         rows += [_row("train", layout, shape, fresh, outputs="fresh") for shape in ("resnet50/stage2", "resnet50/stage4")]
-        rows += [_row("inference", layout, shape, out) for shape in RESNET[:4]]
+        rows += [_row("inference", layout, shape, out) for shape in RESNET[:5]]
         rows.append(_row("inference", layout, "resnet50/stage2", fresh, outputs="fresh"))
         rows += [_row("backward", layout, shape, back) for shape in RESNET]
         rows.append(_row("backward", layout, "resnet50/stage2", fresh, outputs="fresh"))
     rows.append(_row("train", "NC", "tabular/wide", out))
+    rows += [_row(operation, "NC", "mlp/hidden", peers) for operation, peers in (("train", out), ("inference", out), ("backward", back))]
     rows.append(_row("mean_var", "NCHW", "resnet50/stage2-wide", ("numpy", "torch")))
     return rows
 
@@ -117,10 +118,12 @@ def _family() -> list[Row]:
     for operation in ("layer_norm_backward", "rms_norm_backward"):
         known = (*peers, "onednn") if operation == "layer_norm_backward" else ("torch",)
         rows += [_row(operation, "rows", shape, known) for shape in TOKENS]
+    rows.append(_row("layer_norm_backward", "rows", "convnet/maps", (*peers, "onednn")))
     rows += [_row("add_layer_norm", "rows", shape, (*peers, "fastnorm-alone")) for shape in ("gpt2/tokens", "llama/tokens")]
     for layout in ("NCHW", "NHWC"):
-        rows += [_row("group_norm", layout, shape, peers) for shape in ("unet/28", "resnet50/stage2")]
-        rows += [_row("group_norm_backward", layout, shape, ("torch",)) for shape in ("unet/28", "resnet50/stage2")]
+        grouped = ("unet/28", "resnet50/stage2", "resnet50/stage4-wide")
+        rows += [_row("group_norm", layout, shape, peers) for shape in grouped]
+        rows += [_row("group_norm_backward", layout, shape, ("torch",)) for shape in grouped]
         rows += [_row("instance_norm", layout, shape, peers) for shape in ("unet/28", "style/64")]
         rows.append(_row("instance_norm_backward", layout, "style/64", ("torch",)))
     return rows

@@ -11,6 +11,8 @@ from bench.rows import ACCURACY, MEMORY, ROWS, Row
 DEFAULT, ALL = "default", "all"
 _REPORTED = (
     "train/*/resnet50/stage4-wide",
+    "*/NCHW/resnet50/stage3-wide",
+    "*/NC/mlp/hidden",
     "train/NC/tabular/wide",
     "train/*/resnet50/stage2/bfloat16",
     "inference/*/resnet50/stage4",
@@ -19,7 +21,10 @@ _REPORTED = (
     "layer_norm/rows/bert-large/tokens",
     "rms_norm*/gpt2-medium/tokens",
     "add_layer_norm/rows/gpt2/tokens",
+    "layer_norm*/attention/heads",
+    "layer_norm_backward/rows/convnet/maps",
     "group_norm*/unet/28",
+    "group_norm*/NCHW/resnet50/stage4-wide",
     "instance_norm*/style/64",
     "mean_var/*",
     "minmax_scaler_fit_transform/NC/tabular/tall",

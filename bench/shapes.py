@@ -11,6 +11,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "resnet50/bn1": (32, 64, 112, 112),
     "resnet50/stage2": (32, 64, 56, 56),
     "resnet50/stage2-wide": (32, 256, 56, 56),
+    "resnet50/stage3-wide": (32, 1024, 14, 14),
     "resnet50/stage4": (32, 512, 7, 7),
     "resnet50/stage4-wide": (32, 2048, 7, 7),
     # MobileNet v2, batch of 32
@@ -24,6 +25,11 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "long-rows": (1024, 4096),
     "llama/tokens": (16384, 4096),
     "short-rows": (65536, 256),
+    # queries of 4096 tokens, each of 32 heads by itself
+    "attention/heads": (131_072, 128),
+    # a batch of a hidden layer; and of feature maps, 64 channels of 64 x 64, each sample a row
+    "mlp/hidden": (4096, 4096),
+    "convnet/maps": (64, 262_144),
     # tables: samples x features
     "tabular/tall": (1_000_000, 50),
     "tabular/wide": (65536, 256),
