@@ -15,7 +15,7 @@ from fastnorm.element.storage import FEW_LANES, LANES, as_compute, at, cut, load
 from fastnorm.kernels.apply import parameters_of_channels
 from fastnorm.kernels.columns import clear, copy_run
 from fastnorm.kernels.dealing import deal
-from fastnorm.kernels.dense_runs import by_lines, normalize_lines, repeat_parameter, spare_vectors
+from fastnorm.kernels.dense_runs import FETCHED, by_lines, normalize_lines, repeat_parameter, spare_vectors
 from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, means_of, put_variances
 from fastnorm.kernels.normalize import settle_rows
 from fastnorm.kernels.prefetch import fetch_edges_to_write, fetch_run_anyway, fetch_run_later
@@ -74,9 +74,8 @@ def shifts_of_rows(src, place, step, n, inner, shifts):
 
 
 @loop
-def sums_in_lanes(src, place, step, n, inner, shifts, totals, squares, ahead, lanes):
+def sums_in_lanes(src, place, step, n, inner, shifts, totals, squares, lanes):
     for k in range(n):
-        fetch_run_later(src, place + (n + k) * step, ahead)
         run = cut(src, place + k * step, inner)
         total, square = sums_at_once(run, inner, as_compute(zero_of(run), at(shifts, k)), lanes)
         write(totals, k, total)
@@ -84,44 +83,63 @@ def sums_in_lanes(src, place, step, n, inner, shifts, totals, squares, ahead, la
 
 
 @chunk_body
-def sums_of_rows(src, place, step, n, inner, shifts, totals, squares, ahead):
-    """Of d and d*d, where d = x - shift. ahead : elements of each row of the next block that are fetched meanwhile"""
+def sums_of_rows(src, place, step, n, inner, shifts, totals, squares):
+    """Of d and d*d, where d = x - shift."""
     wide_vectors()
     if inner <= FEW_LANES:
-        sums_in_lanes(src, place, step, n, inner, shifts, totals, squares, ahead, FEW_LANES)
+        sums_in_lanes(src, place, step, n, inner, shifts, totals, squares, FEW_LANES)
     else:
-        sums_in_lanes(src, place, step, n, inner, shifts, totals, squares, ahead, LANES)
+        sums_in_lanes(src, place, step, n, inner, shifts, totals, squares, LANES)
 
 
 @loop
-def squares_in_lanes(src, place, step, n, inner, squares, ahead, lanes):
+def squares_in_lanes(src, place, step, n, inner, squares, lanes):
     for k in range(n):
-        fetch_run_later(src, place + (n + k) * step, ahead)
         write(squares, k, squares_at_once(cut(src, place + k * step, inner), inner, lanes))
 
 
 @chunk_body
-def squares_of_rows(src, place, step, n, inner, squares, ahead):
+def squares_of_rows(src, place, step, n, inner, squares):
     wide_vectors()
     if inner <= FEW_LANES:
-        squares_in_lanes(src, place, step, n, inner, squares, ahead, FEW_LANES)
+        squares_in_lanes(src, place, step, n, inner, squares, FEW_LANES)
     else:
-        squares_in_lanes(src, place, step, n, inner, squares, ahead, LANES)
+        squares_in_lanes(src, place, step, n, inner, squares, LANES)
+
+
+@loop
+def sums_of_some(src, centre, place, step, n, inner, shifts, totals, squares):
+    if centre is None:
+        squares_of_rows(src, place, step, n, inner, squares)
+    else:
+        sums_of_rows(src, place, step, n, inner, shifts, totals, squares)
 
 
 @chunk_body
-def statistics_of_short_rows(src, stats, first, centre, eps, ahead, table, begin, n, inner):
-    """Of rows begin to begin + n, to the statistics from `first` on. ahead : as of `sums_of_rows`"""
+def statistics_of_short_rows(src, stats, first, centre, eps, lines, table, begin, n, inner):
+    """Of rows begin to begin + n, to the statistics from `first` on.
+
+    lines : None, or anything if the next block is fetched meanwhile, some rows at once. Not in the loops over rows: compiled with it, these
+            had other last bits
+    """
     wide_vectors()
     place, step = row_place(table, SRC, begin)
     shifts, totals, squares = cut(row(stats, MEAN), first, n), cut(row(stats, LOW), first, n), cut(row(stats, VARIANCE), first, n)
     if centre is None:
         clear(shifts, n)
         clear(totals, n)
-        squares_of_rows(src, place, step, n, inner, squares, ahead)
     else:
         shifts_of_rows(src, place, step, n, inner, shifts)
-        sums_of_rows(src, place, step, n, inner, shifts, totals, squares, ahead)
+    if lines is None:
+        sums_of_some(src, centre, place, step, n, inner, shifts, totals, squares)
+    else:
+        some = max(1, FETCHED // inner)
+        for k in range(0, n, some):
+            m = min(some, n - k)
+            fetch_run_later(src, place + (n + k) * step, m * step)
+            sums_of_some(
+                src, centre, place + k * step, step, m, inner, cut(shifts, k, m), cut(totals, k, m), cut(squares, k, m)
+            )  # fmt: skip
     settle_rows(stats, first, n, inner, eps)
 
 
@@ -208,7 +226,7 @@ def short_rows_normalize_chunk(src, out, stats, gamma, beta, centre, eps, activa
             fetch_edges_of_rows(out, table, begin, 1, n * inner)
         elif streams is not None:
             fetch_edges_of_rows(out, table, begin, n, inner)
-        statistics_of_short_rows(src, found, place, centre, eps, 0 if lines is None else inner, table, begin, n, inner)
+        statistics_of_short_rows(src, found, place, centre, eps, lines, table, begin, n, inner)
         if out is not None:
             parameters_of_rows(parameters, table, begin, n, found, place, centre, gamma, beta)
             normalize_short_rows(src, out, parameters, spare, lines, gamma, beta, activation, streams, table, begin, n, inner)
@@ -231,7 +249,7 @@ def short_rows_averages_chunk(src, averages, what, times, by, table, chunk):
     stats = vectors(0.0, 4, block)
     for begin in range(first, last, block):
         n = min(block, last - begin)
-        statistics_of_short_rows(src, stats, 0, 0, NO_RSTD, 0, table, begin, n, inner)
+        statistics_of_short_rows(src, stats, 0, 0, NO_RSTD, None, table, begin, n, inner)
         target = cut(averages, begin, n)
         if what == MEAN_OF:
             copy_run(target, row(stats, MEAN), n)

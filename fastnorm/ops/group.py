@@ -94,21 +94,23 @@ def _groups_of(x: Array, axis: Any, num_groups: Any) -> _Groups:
     return _Groups(index, channels, n)
 
 
-def _forward(x: ArrayLike, num_groups: Any, gamma: Any, beta: Any, axis: Any, eps: Any, activation: str | None, out: Any) -> GroupNorm:
+def _forward(
+    x: ArrayLike, num_groups: Any, gamma: Any, beta: Any, axis: Any, eps: Any, activation: str | None, out: Any, wanted: bool
+) -> Any:  # `wanted`: statistics, which may be missing otherwise
     options = (_forward, num_groups, type(num_groups), axis, type(axis), eps)
     few = find(x, options) if activation is None else None
     if few is not None:
         y, stats = few.output() if out is None else out, few.statistics()
         if few.run((x, gamma, beta, y), stats, eps):
             return result_of(GroupNorm, _with_statistics(y, stats, (few.shape[0], -1)))
-    key = signature((*options, activation), out, x, gamma, beta)
+    key = signature((*options, activation, wanted), out, x, gamma, beta)
     known = recall(key, out, x, gamma, beta)
     if known is not None:
         again(x, options)
         return GroupNorm(*known(x, gamma, beta, out))
     plain = settled(x, gamma, beta)
     if plain is not None:
-        return _forward(plain[0], num_groups, plain[1], plain[2], axis, eps, activation, out)
+        return _forward(plain[0], num_groups, plain[1], plain[2], axis, eps, activation, out, wanted)
     arrays = (x, gamma, beta)
     x = as_array("x", x)
     groups = _groups_of(x, axis, num_groups)
@@ -129,15 +131,16 @@ def _forward(x: ArrayLike, num_groups: Any, gamma: Any, beta: Any, axis: Any, ep
         if activation is None and not problem.per_element and (s.rows or (s.fused and not s.planar)):
             name = "normalize_short_group_rows" if passes.is_short(problem) else "normalize_group_rows"
             offer(x, options, name if s.rows else "normalize_group_columns", problem)
-        forward = normalizer(problem, passes.normalize_pass(problem, eps, tag), x, target.computed, gamma, beta)
+        forward = normalizer(problem, passes.normalize_pass(problem, eps, tag, wanted=wanted), x, target.computed, gamma, beta)
         remember(key, lambda *like: _with_statistics(*forward(*like), shape), out, *arrays)
     stats = passes.normalize(problem, *weights, eps, tag)
     problem.finish()
     return GroupNorm(target.deliver(), stats[0].reshape(shape), stats[3].reshape(shape))
 
 
-def _with_statistics(y: Array, stats: Array, shape: tuple[int, int]) -> tuple[Array, Vector, Vector]:
-    return y, stats[0].reshape(shape), stats[3].reshape(shape)
+def _with_statistics(y: Array, stats: Array, shape: tuple[int, int]) -> tuple[Array, Vector | None, Vector | None]:
+    mean, rstd = (stats[0].reshape(shape), stats[3].reshape(shape)) if stats.size else (None, None)
+    return y, mean, rstd
 
 
 def _backward(
@@ -245,7 +248,7 @@ def group_norm(
     array([[-1.,  1., -1.,  1.]])
     """
     all_of_it = bool(return_stats)  # what is neither true nor false says so before anything is written
-    result = _forward(x, num_groups, gamma, beta, axis, eps, activation, out)
+    result = _forward(x, num_groups, gamma, beta, axis, eps, activation, out, all_of_it)
     return result if all_of_it else result.y
 
 
@@ -346,7 +349,7 @@ def instance_norm(
             [-1.,  1.]]])
     """
     all_of_it = bool(return_stats)
-    result = _forward(x, EVERY_CHANNEL, gamma, beta, axis, eps, activation, out)
+    result = _forward(x, EVERY_CHANNEL, gamma, beta, axis, eps, activation, out, all_of_it)
     return result if all_of_it else result.y
 
 

@@ -61,7 +61,8 @@ SHORT_ROW = 192
 # From which their stores bypass the caches, and planes': 128 MB in rows of 64 took 14.1 ms streaming and 9.2 not, of 100 10.4 and 10.3, of
 # 128 7.7 and 10.2 (two cores of a Zen 4).
 SHORT_STREAMED_ROW = 128
-# The same of those that are written line by line (`kernels.dense_runs`), because they have at least the elements of a line.
+# The same of those that are written line by line (`kernels.dense_runs`), because they have at least the elements of a line; from two thirds
+# of the last-level cache on: eight calls in a row took 0.5 to 1.2 times as long on 4 to 6 MB of x, 1.0 to 1.3 on 8 to 12.
 LINE_STREAMED_ROW = 16
 # Elements of planes up to which `kernels.gradient_planes` takes them. Group norm backward of (64, 256, 7, 7) took 806 and takes 191 us, of
 # (8, 128, 28, 28) 158 and 120, but planes of 56 x 56 1.2 and 1.6 ms.
@@ -201,7 +202,7 @@ def make_schedule(
         rows_apart=rows_apart,
         planes_contiguous=no_gaps,
         read_only=read_only,
-        widened=widened,
+        stream_lines=traffic_bytes > cache_bytes * PART_OF_CACHE and not widened,
     )
     if accumulates and (per_element or (geometry.run == 1 and geometry.inner > 1)):
         return _accumulating(schedule, geometry, per_element)
@@ -250,7 +251,7 @@ def _planar(
     rows_apart: bool,
     planes_contiguous: bool,
     read_only: bool,
-    widened: bool,
+    stream_lines: bool,
 ) -> Schedule:
     cuts = cuts_of(geometry.elements)
     statistics = geometry.statistics
@@ -264,8 +265,9 @@ def _planar(
     overhead = ROW_ELEMENTS * short or PLANE_ELEMENTS * (two_phases and not rows)
     parallel |= n_threads > 1 and geometry.size + overhead * (geometry.size // max(1, geometry.inner)) >= PARALLEL_ELEMENTS
     planes = rows and planes_contiguous and accumulates and not per_element and 1 < geometry.run <= SHORT_PLANE
-    least = LINE_STREAMED_ROW if planes_contiguous and not widened else SHORT_STREAMED_ROW
-    stream = stream and not ((short and geometry.inner < least) or (planes and geometry.run < least))
+    width = geometry.inner if short else geometry.run
+    if (short or planes) and width < SHORT_STREAMED_ROW:
+        stream = stream_lines and planes_contiguous and width >= LINE_STREAMED_ROW
     return Schedule(True, rows, short, planes, fused, parallel, stream, cuts, _chunks(units, n_threads, parallel), 0, 1, tile, 0, False)
 
 
