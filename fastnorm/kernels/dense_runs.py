@@ -30,12 +30,12 @@ FETCHED = 256
 
 
 @variant
-def by_lines(out: Any, src: Any, residual: Any, activation: Any, streams: Any) -> Any:
-    """Anything where whole lines are computed as one value and stored past the caches, else None."""
-    plain = isinstance(out, types.Array) and have_lanes(src, out) and (residual is types.none or have_lanes(residual, out))
+def by_lines(out: Any, src: Any, other: Any, activation: Any, streams: Any) -> Any:
+    """Anything where whole lines are computed as one value and stored past the caches, else None. other : residual, gradient, or None"""
+    plain = isinstance(out, types.Array) and have_lanes(src, out) and (other is types.none or have_lanes(other, out))
     if streams is types.none or not plain or not is_for_lanes(activation):
-        return lambda out, src, residual, activation, streams: None
-    return lambda out, src, residual, activation, streams: 0
+        return lambda out, src, other, activation, streams: None
+    return lambda out, src, other, activation, streams: 0
 
 
 @maker

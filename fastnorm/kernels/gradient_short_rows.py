@@ -130,7 +130,7 @@ def short_rows_backward_chunk(grad, src, out, mean, rstd, gamma, streams, totals
     repeat_parameter(lines, spare, 0, gain_of(gamma, 0, inner), inner)
     for begin in range(first, last, block):
         n = min(block, last - begin)
-        if lines is not None:
+        if lines is not None and row_place(table, OUT, begin)[1] == inner:
             fetch_edges_of_rows(out, table, begin, 1, n * inner)
         elif streams is not None:
             fetch_edges_of_rows(out, table, begin, n, inner)

@@ -222,7 +222,7 @@ def short_rows_normalize_chunk(src, out, stats, gamma, beta, centre, eps, activa
     for begin in range(first, last, block):
         n = min(block, last - begin)
         place = begin if wanted else 0
-        if lines is not None:
+        if lines is not None and row_place(table, OUT, begin)[1] == inner:
             fetch_edges_of_rows(out, table, begin, 1, n * inner)
         elif streams is not None:
             fetch_edges_of_rows(out, table, begin, n, inner)
