@@ -191,6 +191,17 @@ def rows() -> list[np.ndarray]:
     return found
 
 
+def few_long_rows() -> list[np.ndarray]:
+    """Gradients in ranges of elements of all rows."""
+    x, dy, gamma = (
+        cases.sample(Problem((5, 15_013)), cases.F4),
+        cases.sample(Problem((5, 15_013)), cases.F4, seed=3),
+        cases.parameter(15_013),
+    )
+    _, mean, rstd = fn.layer_norm(x, gamma, gamma, return_stats=True)
+    return [*fn.layer_norm_backward(dy, x, mean, rstd, gamma), *fn.rms_norm_backward(dy, x, rstd, gamma)]
+
+
 def moments_of_rows() -> list[np.ndarray]:
     """That are found first, to be corrected before anything is written."""
     found = []
@@ -220,6 +231,7 @@ CALLS = {
     "short planes, float64": short_planes(cases.F8, None),
     "short planes, float16": short_planes(cases.F2, None),
     "short rows": short_rows,
+    "few long rows": few_long_rows,
     "moments of rows": moments_of_rows,
     "scaled": scaled,
     "images to planes": images("first"),
