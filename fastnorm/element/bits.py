@@ -183,6 +183,19 @@ def whole_below(typing_context: Any, value: Any) -> Any:
     return value(value), lambda context, builder, signature, arguments: floor(builder, arguments[0])
 
 
+def has_fused(target: Any) -> bool:
+    """Whether a processor (triple, name, features) multiplies and adds in one instruction: without, it is a call for every number."""
+    triple, _, features = target
+    return "+fma" in features.split(",") or not triple.startswith(("x86", "i386", "i686"))
+
+
+def multiply_add(builder: Any, a: Any, b: Any, c: Any, rounded_once: bool) -> Any:
+    if not rounded_once:
+        return builder.fadd(builder.fmul(a, b), c)
+    kind = ir.FunctionType(a.type, [a.type] * 3)
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.{_suffix(a.type)}"), [a, b, c])
+
+
 def widen_half(builder: Any, word: Any) -> Any:
     return builder.fpext(builder.bitcast(word, _as(word.type, _HALF)), _as(word.type, _F32))
 

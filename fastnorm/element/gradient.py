@@ -53,6 +53,12 @@ def add_sums(a, b):
 
 
 @element
+def about_mean(grad, product, low):
+    """Sum of grad * (x - mean), from those of grad and of grad * (x - high), where the mean is high + low."""
+    return product - low * grad
+
+
+@element
 def mean_terms(sums, count, rstd):
     """What every element's gradient loses: an offset, and a slope times its distance from the mean.
 

@@ -101,6 +101,20 @@ def lanes_of(typing_context: Any, storage: Any) -> Any:
 
 
 @intrinsic(prefer_literal=False)
+def fused(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c of lanes or numbers of one kind, rounded once where the processor has an instruction for it.
+
+    Said, not left to LLVM, which may fuse one product of two here and the other there. Additions are what a Zen 4 has too few units for:
+    one of 16 numbers a cycle, in which it multiplies and adds as many elsewhere.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return bits.multiply_add(builder, *arguments, rounded_once=bits.has_fused(context.codegen().magic_tuple()))
+
+    return c(c, c, c), generate
+
+
+@intrinsic(prefer_literal=False)
 def zero_lanes(typing_context: Any, storage: Any) -> Any:
     """0 in every lane of a storage."""
     kind = _kind(storage)

@@ -165,8 +165,10 @@ def merge_gradient_sums(table, partial, sums):
     record_sums(sums, 0, partial[0], n, n // sums.shape[1])
 
 
-@loop
+@chunk_body
 def record_sums(sums, first, totals, n, run):
+    """By itself: inlined here and there, the columns of a parameter were added in another order."""
+    wide_vectors()
     for field in range(2):
         target, source = row(sums, field), row(totals, field)
         if run == 1:

@@ -12,7 +12,7 @@ from fastnorm.kernels.columns import SPARE, clear, copy_run, lead_of, repeat_bey
 from fastnorm.kernels.dealing import deal, deal_back
 from fastnorm.kernels.four_rows import gradient_of_fours, gradients_side_by_side
 from fastnorm.kernels.gradient import forward_parameters, record_sums, terms_of_statistic
-from fastnorm.kernels.gradient_rows import gradient_sums_of_rows, unfold_sums
+from fastnorm.kernels.gradient_rows import gradient_sums_of_rows
 from fastnorm.kernels.gradient_tile import gradient_to
 from fastnorm.kernels.prefetch import fetch_row, fetch_row_to_write
 from fastnorm.kernels.scratch import vectors, vectors_beside
@@ -127,8 +127,8 @@ def sums_of_block(grad, src, residual, parameters, lead, activation, table, b, c
     scale, shift = cut(row(parameters, 2), lead, n), cut(row(parameters, 3), lead, n)
     folded = (end - begin) // fold
     rest = begin + folded * fold
-    clear(row(totals, 0), n * fold)
-    clear(row(totals, 1), n * fold)
+    clear(row(totals, 0), n)
+    clear(row(totals, 1), n)
     for part in range(2):  # the folded rows, then those that do not fill one: one copy of the loop
         first = begin if part == 0 else rest
         n_rows = folded if part == 0 else end - rest
@@ -140,11 +140,9 @@ def sums_of_block(grad, src, residual, parameters, lead, activation, table, b, c
         )
         steps = (table[GRAD, STEP_OUTER] * times, table[SRC, STEP_OUTER] * times, table[EXTRA, STEP_OUTER] * times)
         gradient_sums_of_rows(
-            grad, src, residual, places, steps, n_rows, n * times, high, low, scale, shift, activation, totals, sums,
+            grad, src, residual, places, steps, n_rows, n, times, high, low, scale, shift, activation, totals, sums,
             table[PROBLEM, AT_ONCE],
         )  # fmt: skip
-        if part == 0:
-            unfold_sums(totals, fold, n)
 
 
 @chunk_body

@@ -20,7 +20,7 @@ from fastnorm.element.parameters import gain_of, shift_of
 from fastnorm.element.storage import as_compute, at, at_once, bytes_of, cut, is_strided, row, zero_of
 from fastnorm.element.streaming import before_line
 from fastnorm.kernels.apply import mean_parts
-from fastnorm.kernels.columns import ROWS, add_run, clear
+from fastnorm.kernels.columns import ROWS, add_run, clear, copy_run
 from fastnorm.kernels.dealing import deal, deal_back
 from fastnorm.kernels.gradient_tile import gradient_and_distance, gradient_sums_and_parameters, gradient_to
 from fastnorm.kernels.prefetch import AHEAD, PAYS, PIECE, fetch_edges_to_write, fetch_run, fetch_run_later, fetch_run_to_write
@@ -192,7 +192,7 @@ def in_fours(together, src, table):
 
 
 @loop
-def sums_of_fours(together, grad, src, mean, rstd, gamma, running, table, stat, n, sums, streams, ahead):
+def sums_of_fours(together, grad, src, mean, rstd, gamma, running, base, table, stat, begin, end, sums, streams, ahead, partly):
     """Fill sums (2, four), float64, as `sums_of_elements` does of one statistic."""
     if together is None:
         return
@@ -201,18 +201,20 @@ def sums_of_fours(together, grad, src, mean, rstd, gamma, running, table, stat, 
     scales = of_four_statistics(zero, rstd, stat)
     for field in range(2):
         clear(row(sums, field), 4)
-    for i in range(0, n, PIECE_OF_SUMS):
-        m = min(n - i, PIECE_OF_SUMS)
+    for i in range(begin, end, PIECE_OF_SUMS):
+        m = min(end - i, PIECE_OF_SUMS)
         param = position(table, PARAM, 0, 0, 0, i)
         totals, products = sums_of_four(
             four_of_rows(grad, table, GRAD, stat, i, m), four_of_rows(src, table, SRC, stat, i, m), m, highs, lows, scales,
-            gain_of(gamma, param, m), cut(row(running, 0), param, m), shift_sums(running, mean, param, m),
+            gain_of(gamma, param, m), cut(row(running, 0), param - base, m), shift_sums(running, mean, param - base, m),
         )  # fmt: skip
         for k in range(4):
             sums[0, k] += float(totals[k])
             sums[1, k] += float(products[k])
             if streams is not None and ahead > 0:
                 fetch_of_statistic(src, table, SRC, stat + ahead + k, i, m)
+                if partly:
+                    fetch_of_statistic(grad, table, GRAD, stat + ahead + k, i, m)
 
 
 @loop
@@ -267,11 +269,15 @@ def gradient_of_elements(
 
 
 @loop
-def settle(totals, running, n):
-    """Float32 sums into float64 totals."""
+def settle(totals, running, begin, n, first):
+    """Float32 sums into float64 totals, from `begin` on; the first ones are what these are then."""
     for field in range(2):
-        add_run(row(totals, field), row(running, field), n)
-        clear(row(running, field), n)
+        total, sums = cut(row(totals, field), begin, n), row(running, field)
+        if first:
+            copy_run(total, sums, n)
+        else:
+            add_run(total, sums, n)
+        clear(sums, n)
 
 
 @chunk_body
@@ -284,9 +290,8 @@ def elements_backward_chunk(grad, src, out, mean, rstd, gamma, beta, activation,
     total = totals[chunk]
     for field in range(2):
         clear(row(running, field), parameters)
-        clear(row(total, field), parameters)
     additions = n // parameters if n > parameters else 1
-    unsettled = 0
+    unsettled, settled = 0, False
     channel, inner = table[PROBLEM, CHANNEL], table[PROBLEM, INNER]
     together = four_together(src, activation)
     fours = in_fours(together, src, table)
@@ -302,7 +307,7 @@ def elements_backward_chunk(grad, src, out, mean, rstd, gamma, beta, activation,
             else:
                 fetch_edges_to_write(out, place, inner)
         if rows == 4:
-            sums_of_fours(together, grad, src, mean, rstd, gamma, running, table, stat, n, of_four, streams, ahead)
+            sums_of_fours(together, grad, src, mean, rstd, gamma, running, 0, table, stat, 0, n, of_four, streams, ahead, False)
         else:
             sums = sums_of_elements(grad, src, mean, rstd, gamma, beta, activation, running, 0, table, stat, 0, n, streams, ahead, False)
             of_four[0, 0], of_four[1, 0] = sums.grad, sums.product
@@ -312,8 +317,8 @@ def elements_backward_chunk(grad, src, out, mean, rstd, gamma, beta, activation,
         stat += rows
         unsettled += rows * additions
         if unsettled >= ROWS or stat == last:
-            settle(total, running, parameters)
-            unsettled = 0
+            settle(total, running, 0, parameters, not settled)
+            unsettled, settled = 0, True
     fence()
 
 
@@ -336,18 +341,25 @@ def elements_sums_chunk(grad, src, mean, rstd, gamma, beta, activation, streams,
     running = vectors(zero_of(src), 2, n)
     for field in range(2):
         clear(row(running, field), n)
-        clear(cut(row(totals[0], field), begin, n), n)
-    last = table[PROBLEM, BATCH] * table[PROBLEM, CHANNEL] - 1
-    for stat in range(last + 1):
-        sums = sums_of_elements(
-            grad, src, mean, rstd, gamma, beta, activation, running, begin, table, stat, begin, end, streams, AHEAD_OF_RANGE, True
-        )
-        partial[chunk, 0, stat] = sums.grad
-        partial[chunk, 1, stat] = sums.product
-        if stat % ROWS == ROWS - 1 or stat == last:
-            for field in range(2):
-                add_run(cut(row(totals[0], field), begin, n), row(running, field), n)
-                clear(row(running, field), n)
+    together = four_together(src, activation)
+    fours, of_four = in_fours(together, src, table), vectors(0.0, 2, 4)
+    stat, statistics = 0, table[PROBLEM, BATCH] * table[PROBLEM, CHANNEL]
+    while stat < statistics:
+        rows = 4 if fours and stat + 4 <= statistics else 1
+        if rows == 4:
+            sums_of_fours(
+                together, grad, src, mean, rstd, gamma, running, begin, table, stat, begin, end, of_four, streams, 4 * AHEAD_OF_RANGE, True
+            )
+        else:
+            sums = sums_of_elements(
+                grad, src, mean, rstd, gamma, beta, activation, running, begin, table, stat, begin, end, streams, AHEAD_OF_RANGE, True
+            )
+            of_four[0, 0], of_four[1, 0] = sums.grad, sums.product
+        for k in range(rows):
+            partial[chunk, 0, stat + k], partial[chunk, 1, stat + k] = of_four[0, k], of_four[1, k]
+        stat += rows
+        if stat % ROWS == 0 or stat == statistics:
+            settle(totals[0], running, begin, n, stat <= ROWS)
 
 
 @driver

@@ -122,7 +122,6 @@ def short_rows_backward_chunk(grad, src, out, mean, rstd, gamma, streams, totals
     total = totals[chunk]
     for field in range(2):
         clear(row(running, field), inner)
-        clear(row(total, field), inner)
     block = min(ROWS, MOST, BLOCK // inner)
     parameters, sums = vectors(zero, 6, block), vectors(zero, 2, block)
     lines = by_lines(out, src, grad, None, streams)
@@ -136,7 +135,7 @@ def short_rows_backward_chunk(grad, src, out, mean, rstd, gamma, streams, totals
             fetch_edges_of_rows(out, table, begin, n, inner)
         parameters_of_channels(parameters, 0, begin, 0, n, mean, None, rstd, None, None, None)
         sums_of_short_rows(grad, src, mean, gamma, parameters, sums, running, table, begin, n, inner, streams)
-        settle(total, running, inner)
+        settle(total, running, 0, inner, begin == first)
         terms_of_short_rows(parameters, sums, mean, rstd, begin, n, inner)
         gradient_of_short_rows(grad, src, out, gamma, parameters, spare, lines, streams, table, begin, n, inner)
     if streams is not None:

@@ -16,7 +16,7 @@ from fastnorm.element.affine import origin_near
 from fastnorm.element.bits import compact, wide_vectors
 from fastnorm.element.moments import EMPTY, Moments, about_shift, lopsided, merge, reciprocal_std, rescaled, root, rounded_mean, variance
 from fastnorm.element.storage import as_compute, at, cut, load, row, write, zero_of
-from fastnorm.kernels.columns import SUMMED_BYTES, clear, copy_run, merge_columns, moments_of_columns, moments_of_rows, unfold
+from fastnorm.kernels.columns import SUMMED_BYTES, clear, copy_run, merge_columns, moments_of_columns, moments_of_rows
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.scratch import vectors, vectors_beside
 from fastnorm.kernels.tile import FEW, mean_distance, moments_about, shifted_to_mean, sums_about_shift
@@ -163,8 +163,8 @@ def moments_of_block(src, centre, table, b, column, n, begin, end, moments, bloc
     compact()
     mean, low, m2 = row(moments, 1), row(moments, 2), row(moments, 3)
     if centre is None:  # squares are added to what is there
-        clear(mean, mean.size)
-        clear(low, low.size)
+        clear(mean, n)
+        clear(low, n)
         clear(m2, m2.size)
     fold, ahead = fold_within(table, n, SUMMED_BYTES // sums.itemsize), fetches_ahead(table)
     folded = (end - begin) // fold
@@ -176,11 +176,8 @@ def moments_of_block(src, centre, table, b, column, n, begin, end, moments, bloc
         times = fold if part == 0 else 1
         place = column_place(table, SRC, b, first, column)
         count = moments_of_rows(
-            src, centre, place, table[SRC, STEP_OUTER] * times, n_rows, n * times, count, moments, block_moments, sums, ahead
+            src, centre, place, table[SRC, STEP_OUTER] * times, n_rows, n, times, count, moments, block_moments, sums, ahead
         )
-        if part == 0 and folded > 0:
-            unfold(count, mean, low, m2, fold, n)
-            count *= fold
     return count
 
 

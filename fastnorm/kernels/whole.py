@@ -19,7 +19,7 @@ from fastnorm.kernels.apply import interleaved_apply, planar_apply
 from fastnorm.kernels.columns import add_run, copy_run
 from fastnorm.kernels.gradient import merge_gradient_sums, parameter_gradients_of_sums, planar_backward
 from fastnorm.kernels.gradient_columns import interleaved_backward, interleaved_gradient, interleaved_sums
-from fastnorm.kernels.gradient_elements import elements_backward
+from fastnorm.kernels.gradient_elements import elements_backward, elements_gradient, elements_sums
 from fastnorm.kernels.gradient_planes import planes_backward
 from fastnorm.kernels.gradient_short_rows import short_rows_backward
 from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, interleaved_merge, interleaved_moments
@@ -353,6 +353,23 @@ def backward_rows(crew, dy, x, mean, rstd, gamma, out, gradients, table):
     totals = np.empty((table[PROBLEM, CHUNKS], 2, table[PROBLEM, INNER]))
     operands = dy.reshape(-1), x.reshape(-1), out.reshape(-1)
     elements_backward(crew, *operands, flat(mean), flat(rstd), along(gamma, x), None, None, None, totals, table)
+    deliver_elements(totals, gradients)
+    return True
+
+
+@driver
+def backward_few_rows(crew, dy, x, mean, rstd, gamma, out, gradients, table):
+    """Rows so few that they are cut along their elements."""
+    if not rows_can_go_back(dy, x, mean, rstd, gamma, out, table):
+        return False
+    n, statistics = table[PROBLEM, INNER], table[PROBLEM, BATCH] * table[PROBLEM, CHANNEL]
+    partial, totals, sums = np.empty((table[PROBLEM, CUTS], 2, statistics)), np.empty((1, 2, n)), np.zeros((2, statistics))
+    grad, src, parameters = dy.reshape(-1), x.reshape(-1), (flat(mean), flat(rstd), along(gamma, x))
+    elements_sums(crew, grad, src, *parameters, None, None, None, partial, totals, table)
+    for field in range(2):
+        for part in range(table[PROBLEM, CUTS]):
+            add_run(sums[field], partial[part, field], statistics)
+    elements_gradient(crew, grad, src, out.reshape(-1), *parameters, None, None, None, sums, table)
     deliver_elements(totals, gradients)
     return True
 

@@ -220,8 +220,9 @@ def backward(dy: ArrayLike, x: ArrayLike, mean: Any, rstd: Any, gamma: Any, axis
             problem, None, True, operands, centre if centre is None else mean, rstd, scale, None, rows.shape, param_dtype
         )
         remember(key, repeated, out, *arrays)
-        if problem.schedule.fused and problem.schedule.planar and rows.last_axis(x):
-            offer(x, options, "backward_short_rows" if passes.is_short(problem) else "backward_rows", problem)
+        if problem.schedule.planar and rows.last_axis(x):
+            kind = "short_rows" if passes.is_short(problem) else "rows" if problem.schedule.fused else "few_rows"
+            offer(x, options, f"backward_{kind}", problem)
     flat_mean = None if centre is None else rows.flat_statistic(problem, centre)
     weight = passes.weights(problem, x, rows.flat_parameter(problem, scale))
     dgamma, dbeta = gradient_passes.gradient(problem, flat_mean, rows.flat_statistic(problem, spread), weight, None, None)
