@@ -258,7 +258,7 @@ def test_asking_for_what_is_read_next_changes_no_bit(shape: tuple[int, ...], mon
             for one, other in zip(fn.mean_var(a, axis), wanted, strict=True):
                 assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
             if axis == 1:
-                assert {kept.schedule.at_once for kept in problem._kept.values()} == {1}
+                assert {kept.schedule.ahead for kept in problem._kept.values()} == {True}
 
 
 def test_axes_that_only_look_like_known_ones() -> None:

@@ -226,6 +226,17 @@ def test_every_kind_of_memory(view: str) -> None:
         check_train(VIEWS[view](cases.sample(problem)), problem.axis)
 
 
+@pytest.mark.parametrize("shape", [(700, 3), (4000, 6), (9000, 20), (40, 30, 30, 5)])
+def test_what_lies_between_elements_is_not_read(shape: tuple[int, ...]) -> None:
+    sample = cases.sample(Problem(shape, -1))
+    memory = np.full((*shape[:-1], 2 * shape[-1]), np.nan, np.float32)
+    memory[..., ::2] = sample
+    check_train(memory[..., ::2], -1)
+    memory = np.full((2 * shape[0], *shape[1:]), np.nan, np.float32)
+    memory[::2] = sample
+    check_train(memory[::2], -1)
+
+
 @pytest.mark.parametrize("dtype", [cases.F8, cases.F2, np.dtype(np.int16)], ids=str)
 @pytest.mark.parametrize("view", ["Fortran", "every second, last axis", "big-endian, strided"])
 def test_kinds_of_memory_in_other_dtypes(view: str, dtype: np.dtype) -> None:

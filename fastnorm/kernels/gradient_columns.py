@@ -20,6 +20,7 @@ from fastnorm.kernels.walk import (
     column_place,
     column_step,
     elements_per_statistic,
+    fetches_ahead,
     fold_within,
     parameters_per_statistic,
     row_span,
@@ -141,7 +142,7 @@ def sums_of_block(grad, src, residual, parameters, lead, activation, table, b, c
         steps = (table[GRAD, STEP_OUTER] * times, table[SRC, STEP_OUTER] * times, table[EXTRA, STEP_OUTER] * times)
         gradient_sums_of_rows(
             grad, src, residual, places, steps, n_rows, n, times, high, low, scale, shift, activation, totals, sums,
-            table[PROBLEM, AT_ONCE],
+            table[PROBLEM, AT_ONCE], fetches_ahead(table),
         )  # fmt: skip
 
 

@@ -24,10 +24,13 @@ def vectors_for(grad: Any, src: Any, activation: Any) -> Any:
 
 
 @loop
-def gradient_sums_of_rows(grad, src, residual, places, steps, n_rows, n, fold, high, low, scale, shift, activation, totals, sums, at_once):
+def gradient_sums_of_rows(
+    grad, src, residual, places, steps, n_rows, n, fold, high, low, scale, shift, activation, totals, sums, at_once, ahead
+):
     """Add the sums of grad and grad * d over n_rows rows, `fold` of them side by side, to the float64 vectors totals[0], totals[1].
 
-    at_once : rows that are summed side by side, 4, or 1 where caches do not hold them; lanes are of four rows, and fetch the next four then
+    at_once : rows that are summed side by side, 4, or 1 where caches do not hold them; lanes are of four rows
+    ahead   : whether lanes fetch the next four meanwhile
     """
     kind = vectors_for(grad, src, activation)
     total, product = row(sums, 0), row(sums, 1)
@@ -37,7 +40,7 @@ def gradient_sums_of_rows(grad, src, residual, places, steps, n_rows, n, fold, h
         clear(total, width)
         clear(product, width)
         sums_of_rows(
-            kind, grad, src, residual, places, steps, done, done + block, width, high, low, scale, shift, activation, sums, at_once
+            kind, grad, src, residual, places, steps, done, done + block, width, high, low, scale, shift, activation, sums, at_once, ahead
         )
         unfold(total, fold, n)
         unfold(product, fold, n)
@@ -61,9 +64,9 @@ def add_about_mean(totals, total, product, low, n):
 
 
 @loop
-def sums_of_rows(kind, grad, src, residual, places, steps, first, last, n, high, low, scale, shift, activation, sums, at_once):
+def sums_of_rows(kind, grad, src, residual, places, steps, first, last, n, high, low, scale, shift, activation, sums, at_once, ahead):
     if kind is not None:
-        gradient_sums_in_lanes(grad, src, places, steps, first, last, n, high, sums, at_once == 1)
+        gradient_sums_in_lanes(grad, src, places, steps, first, last, n, high, sums, ahead)
     else:
         rest = first + (last - first) // 4 * 4 if at_once == 4 else first
         gradient_sums_of_fours(grad, src, residual, places, steps, first, rest, n, high, low, scale, shift, activation, sums)

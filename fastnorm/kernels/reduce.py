@@ -21,6 +21,7 @@ from fastnorm.kernels.scratch import vectors, vectors_beside
 from fastnorm.kernels.walk import (
     column_place,
     elements_per_statistic,
+    fetches_ahead,
     fold_within,
     row_span,
     span,
@@ -75,7 +76,7 @@ def reduce_block(reduction, src, weights, table, b, column, n, begin, end, state
         times = fold if part == 0 else 1
         places = (column_place(table, SRC, b, first, column), column_place(table, EXTRA, b, first, column))
         steps = (table[SRC, STEP_OUTER] * times, table[EXTRA, STEP_OUTER] * times)
-        reduce_rows(reduction, src, weights, places, steps, n_rows, n * times, True, large, state, block, sums)
+        reduce_rows(reduction, src, weights, places, steps, n_rows, n * times, True, fetches_ahead(table), state, block, sums)
         while part == 0 and fold > 1:  # half of the copies with the other half
             fold //= 2
             join_state(reduction, state, state, fold * n, fold * n)

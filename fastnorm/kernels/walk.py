@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastnorm._jit import element, loop
 from fastnorm.plan.table import (
-    AT_ONCE,
+    AHEAD,
     BATCH,
     CHANNEL,
     COLUMNS,
@@ -90,7 +90,7 @@ def distance_to_next(table, operand, b, c):
 @element
 def fetches_ahead(table):
     """Whether sums ask for what they read next."""
-    return table[PROBLEM, AT_ONCE] == 1
+    return table[PROBLEM, AHEAD] != 0
 
 
 @element

@@ -186,7 +186,7 @@ def _schedule(layout: Layout, geometry: Geometry, collapsed: Collapsed, arrays: 
 def _table(layout: Layout, geometry: Geometry, schedule: Schedule, rows: dict[int, tuple[int, ...]]) -> NDArray[np.int64]:
     table = np.zeros((N_ROWS, WIDTH), np.int64)
     s = schedule
-    table[PROBLEM] = (*geometry, s.cuts, s.chunks, s.columns, s.fold, s.stream, s.tile, s.at_once, s.unbroken)
+    table[PROBLEM] = (*geometry, s.cuts, s.chunks, s.columns, s.fold, s.stream, s.tile, s.at_once, s.unbroken, s.ahead)
     along_outer, along_channel = (geometry.inner, 0) if layout.per_element else (0, geometry.inner // geometry.run)
     table[PARAM, :5] = (0, 0, along_outer, along_channel, 1)
     for row, numbers in rows.items():
