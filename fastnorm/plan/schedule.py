@@ -40,6 +40,9 @@ READ_PIECE_BYTES, MANY_ROWS = 16384, 2048
 # 127 us as planes and 237 as columns; planes of 13 x 13 took as long, and from memory 1.5 times as long.
 SHORT_RUN = 192
 FEW_ROWS = 8
+# The same of fewer rows. Statistics of one element are columns, too: as planes, inference of (1, 512) took 16 us and takes 3, of (1, 4096)
+# 112 and 8.6, its backward 220 and 17, layer norm backward of (10007, 1) 99 and 33, means along its rows 22 and 12.
+SHORTEST_RUN = 16
 # The same where stores bypass the caches, on a Zen: training as columns was 1.4 to 1.7 times as fast in planes of 14 x 14, 1.44 of 17 x 17,
 # 1.13 to 1.5 of 20 x 20 to 24 x 24, 1.03 of 28 x 28, 0.8 to 1.07 of 32 x 32, and 0.9 from caches; backward 1.4 (14 x 14), 1.07 to 1.2
 # (17 x 17), 0.9 to 1.07 (21 x 21).
@@ -106,7 +109,7 @@ L2_BYTES = 1 << 20
 FUSED_TILES = 8
 # Few short rows are cut into as many narrow tiles, whole again and in one launch: (128, 2048) took 130 us in four cuts of rows,
 # 87 in eight tiles of columns. More rows are too far apart: (1024, 256) took 82 us in cuts, 130 in tiles.
-NARROW_TILES, FEWEST_TILES, NARROW_COLUMNS, NARROW_ROWS, NARROW_BYTES = 8, 4, 64, 256, 1 << 17
+NARROW_TILES, FEWEST_TILES, NARROW_COLUMNS, NARROW_ROWS, NARROW_BYTES = 8, 4, 64, 256, 100 << 10
 # Statistics from which parameter gradients are summed per chunk of statistics: four chunks, or as many of ROWS_OF_SUMS
 # each as there are, so that the sums of all chunks are 0.4 % of x (3 % of 512 rows). Fewer statistics (of more
 # elements) are cut along their elements instead.
@@ -230,6 +233,8 @@ def _walks(
     if not columns_contiguous:
         return False, False
     is_batch = geometry.batch == 1 and geometry.inner == geometry.run
+    if geometry.outer == geometry.inner == 1:
+        return geometry.channel > 1, False
     if not has_short_runs(geometry.outer, geometry.inner):
         longest = STREAMED_GRADIENT_RUN if gradient else STREAMED_RUN
         return stream and is_amd() and two_phases and is_batch and geometry.outer >= FEW_ROWS and geometry.inner < longest, False
@@ -356,7 +361,7 @@ def _cuts_of_rows(geometry: Geometry, units: int) -> int:
 
 def has_short_runs(outer: int, inner: int) -> bool:
     """Whether rows are read, vectorized over their columns, instead of runs."""
-    return (inner < SHORT_RUN and outer >= FEW_ROWS) or (inner < 16 and outer > 1)
+    return (inner < SHORT_RUN and outer >= FEW_ROWS) or (inner < SHORTEST_RUN and outer > 1)
 
 
 def cuts_of(elements: int) -> int:
