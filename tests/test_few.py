@@ -75,6 +75,12 @@ def batch_calls(shape: tuple[int, ...], dtype: Any, of_parameters: Any) -> dict[
     }
 
 
+def one_sample_calls(shape: tuple[int, ...], dtype: Any, of_parameters: Any) -> dict[str, Callable[[Array, Array | None], Any]]:
+    """Training in which every plane is a statistic is not compiled."""
+    calls_of_batch = batch_calls(shape, dtype, of_parameters)
+    return {name: calls_of_batch[name] for name in ("inference", "backward")}
+
+
 def group_calls(shape: tuple[int, ...], dtype: Any, of_parameters: Any) -> dict[str, Callable[[Array, Array | None], Any]]:
     gamma, beta = vectors(shape[1], of_parameters, 2)
     last = vectors(shape[-1], of_parameters, 2)
@@ -100,11 +106,15 @@ SHAPES: list[tuple[Callable[..., Any], tuple[int, ...], Any, Any]] = [
     (batch_calls, (12, 7), F4, F8),
     (batch_calls, (2, 3, 20, 20), F4, F4),
     (batch_calls, (9, 5, 3, 3), F4, F4),
+    (one_sample_calls, (1, 6, 7, 5), F4, F4),
     (group_calls, (3, 6, 9, 8), F4, F4),
     (batch_calls, (700, 60), F4, F4),  # from here on for several threads; in two walks
     (batch_calls, (4, 24, 40, 40), F4, F4),
     (row_calls, (300, 2, 250), F4, F4),
     (row_calls, (5001, 70), F4, F4),
+    (row_calls, (9, 5003), F4, F4),  # cut along their elements
+    (row_calls, (50, 1000), F4, F8),
+    (one_sample_calls, (1, 1200, 7, 5), F4, F8),
     (group_calls, (40, 6, 30, 8), F4, F4),
 ]
 CALLS = [

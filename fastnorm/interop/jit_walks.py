@@ -23,7 +23,7 @@ from fastnorm.kernels.moments import (
 )
 from fastnorm.kernels.normalize import interleaved_normalize_chunk, planar_normalize_chunk, rows_normalize_chunk
 from fastnorm.kernels.walk import position
-from fastnorm.plan import schedule
+from fastnorm.plan import tiles
 from fastnorm.plan.schedule import (
     FOLD_BYTES,
     MANY_ROWS,
@@ -59,8 +59,8 @@ from fastnorm.plan.table import (
     WIDTH,
 )
 
-has_short_runs, cuts_of = loop(schedule.has_short_runs), loop(schedule.cuts_of)
-columns_of_tile, fold_of = loop(schedule.columns_of_tile), loop(schedule.fold_of)
+has_short_runs, cuts_of = loop(tiles.has_short_runs), loop(tiles.cuts_of)
+columns_of_tile, fold_of = loop(tiles.columns_of_tile), loop(tiles.fold_of)
 
 
 @maker

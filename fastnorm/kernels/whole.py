@@ -268,6 +268,18 @@ def backward_planes(crew, dy, x, mean, rstd, gamma, out, gradients, table):
 
 
 @driver
+def backward_planes_of_one(crew, dy, x, mean, rstd, gamma, out, gradients, table):
+    """Short planes of one sample, each a statistic."""
+    if not can_go_back(dy, x, mean, rstd, gamma, out, table):
+        return False
+    sums, spread = np.empty((2, gradients.shape[1])), double(rstd)
+    operands = dy.reshape(-1), x.reshape(-1), out.reshape(-1)
+    planes_backward(crew, *operands, double(mean), spread, double(gamma), None, None, sums, None, table)
+    deliver(table, sums, spread, gradients)
+    return True
+
+
+@driver
 def backward_columns(crew, dy, x, mean, rstd, gamma, out, gradients, grouped, table):
     if not can_go_back(dy, x, mean, rstd, gamma, out, table):
         return False

@@ -165,9 +165,11 @@ def offer(x: Any, options: tuple[Any, ...], name: str, problem: Problem) -> None
 
 def offer_walk(x: Any, options: tuple[Any, ...], what: str, problem: Problem) -> None:
     """As `offer`, of what is walked in planes or columns, twice."""
-    planar, fused = problem.schedule.planar, problem.schedule.fused
-    if fused or not planar:
-        offer(x, options, f"{what}_planes" if planar else f"{what}_columns" if fused else f"{what}_columns_in_two", problem)
+    schedule = problem.schedule
+    if schedule.planar and schedule.fused:
+        offer(x, options, f"{what}_planes_of_one" if schedule.planes else f"{what}_planes", problem)
+    elif not schedule.planar:
+        offer(x, options, f"{what}_columns" if schedule.fused else f"{what}_columns_in_two", problem)
 
 
 def again(x: Any, options: tuple[Any, ...]) -> None:

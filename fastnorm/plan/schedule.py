@@ -10,6 +10,22 @@ import math
 from typing import NamedTuple
 
 from fastnorm.plan.geometry import Geometry
+from fastnorm.plan.tiles import (
+    ENOUGH_ROWS,
+    FEW_ROWS,
+    FEW_SUMS,
+    MANY_STATISTICS,
+    chunks_of,
+    chunks_of_rows,
+    chunks_of_samples,
+    columns_of_tile,
+    cuts_of,
+    cuts_of_parameters,
+    cuts_of_rows,
+    fold_of,
+    has_short_runs,
+    narrow_tile,
+)
 from fastnorm.runtime.machine import is_amd, last_level_cache_bytes, streaming_stores_pay
 
 # Bytes of one run: it stays in a 32 KB L1 with what is written.
@@ -36,13 +52,6 @@ WIDEST_ROW_BYTES, WIDE_PIECE_BYTES = 65536, 16384
 # (10000, 10000) took 35.6 ms in such pieces, 30.2 in these and 34.1 whole, where the scratch memory of sums is more than L2 holds; but of
 # (128, 16384) 0.9, 1.27 and 1.67, of (4, 16384) 44, 46 and 53 us (two cores of a Zen 3).
 READ_PIECE_BYTES, MANY_ROWS = 16384, 2048
-# Shorter planes than this are read as columns, if there are rows enough to vectorize over them. Training of (16, 128, 14, 14) took
-# 127 us as planes and 237 as columns; planes of 13 x 13 took as long, and from memory 1.5 times as long.
-SHORT_RUN = 192
-FEW_ROWS = 8
-# The same of fewer rows. Statistics of one element are columns, too: as planes, inference of (1, 512) took 16 us and takes 3, of (1, 4096)
-# 112 and 8.6, its backward 220 and 17, layer norm backward of (10007, 1) 99 and 33, means along its rows 22 and 12.
-SHORTEST_RUN = 16
 # The same where stores bypass the caches, on a Zen: training as columns was 1.4 to 1.7 times as fast in planes of 14 x 14, 1.44 of 17 x 17,
 # 1.13 to 1.5 of 20 x 20 to 24 x 24, 1.03 of 28 x 28, 0.8 to 1.07 of 32 x 32, and 0.9 from caches; backward 1.4 (14 x 14), 1.07 to 1.2
 # (17 x 17), 0.9 to 1.07 (21 x 21).
@@ -55,9 +64,6 @@ FEW_RUN, FEW_ELEMENTS = 64, 1 << 16
 # And these in backward: (32, 50, 7, 7) took 31 us as columns and 23 as planes, (32, 128, 12, 12) 160 and 126, (32, 512, 7, 7) 220 and
 # 226, (32, 2048, 7, 7) 1.1 and 2.6 ms; but (16, 64, 5, 5) 21 and 26 us.
 GRADIENT_RUN, GRADIENT_ELEMENTS = 48, 5 << 17
-# Elements of one cut: a statistic is dealt to several threads in pieces of at least this size.
-CUT_ELEMENTS = 65536
-MAX_CUTS = 64
 # Elements of rows up to which `kernels.short_rows` takes them: layer norm of 1 MB in rows of 3 took 722 us before and takes
 # 323, of 50 90 and 54, of 128 47 and 38, of 256 37 and 33, but of 67 MB 3.2 and 3.6 ms.
 SHORT_ROW = 192
@@ -70,11 +76,6 @@ LINE_STREAMED_ROW = 16
 # Elements of planes up to which `kernels.gradient_planes` takes them. Group norm backward of (64, 256, 7, 7) took 806 and takes 191 us, of
 # (8, 128, 28, 28) 158 and 120, but planes of 56 x 56 1.2 and 1.6 ms.
 SHORT_PLANE = 1024
-# Rows of one cut of columns; fewer, where that makes few cuts: three are 1.33 times the work of two threads. Training of
-# (1568, 2048) took 1.05 ms with three cuts, 0.86 with twelve, 0.96 with 24.
-CUT_ROWS, FEWEST_CUT_ROWS, FEW_CUTS = 512, 32, 16
-# Elements of a cut of columns, and of as few as four cuts: they were 1.5 to 2.4 times as fast as one, of 128 KB to 1 MB.
-COLUMN_CUT_ELEMENTS, LEAST_CUT_ELEMENTS, LEAST_CUTS = 131072, 16384, 4
 # Elements from which the work of two threads pays: 4 us of one, and a compiled call of one thread takes 3 us less around it.
 PARALLEL_ELEMENTS = 32768
 # As which a short row counts there, 3 to 5 ns, however few elements it has; and a plane that is read twice, which takes 30 ns:
@@ -107,19 +108,6 @@ FETCHED_BYTES = 1 << 26
 L2_BYTES = 1 << 20
 # Column tiles from which one launch with whole tiles keeps enough threads busy.
 FUSED_TILES = 8
-# Few short rows are cut into as many narrow tiles, whole again and in one launch: (128, 2048) took 130 us in four cuts of rows,
-# 87 in eight tiles of columns. More rows are too far apart: (1024, 256) took 82 us in cuts, 130 in tiles.
-NARROW_TILES, FEWEST_TILES, NARROW_COLUMNS, NARROW_ROWS, NARROW_BYTES = 8, 4, 64, 256, 100 << 10
-# Statistics from which parameter gradients are summed per chunk of statistics: four chunks, or as many of ROWS_OF_SUMS
-# each as there are, so that the sums of all chunks are 0.4 % of x (3 % of 512 rows). Fewer statistics (of more
-# elements) are cut along their elements instead.
-MANY_STATISTICS = 256
-# The same of rows that stay in L1, whose sums are small (1 MB): layer norm backward of 48 to 200 rows of 512 to 4096 was 1.05 to 2.1 times
-# as fast as cut along its elements, of 32 0.9 to 1.1, of 16 and 24 0.77 to 0.97 (Zen 4).
-ENOUGH_ROWS = 40
-FEW_SUMS, ROWS_OF_SUMS, MOST_SUMS = 4, 1024, 64
-# Elements of such a cut: with 256 gradients of 2 to 12 rows of 4096 to 16411 took 1.05 to 1.13 times as long, with 2048 0.96 to 1.1.
-CUT_OF_PARAMETERS = 1024
 
 
 class Schedule(NamedTuple):
@@ -197,7 +185,7 @@ def make_schedule(
             tiles = max(1, least, -(-geometry.columns // schedule.columns))
             columns = -(-geometry.columns // tiles)
             units = geometry.batch * -(-geometry.columns // columns)
-            schedule = schedule._replace(fused=True, cuts=1, columns=columns, chunks=_chunks(units, n_threads, parallel))
+            schedule = schedule._replace(fused=True, cuts=1, columns=columns, chunks=chunks_of(units, n_threads, parallel))
         return schedule
     if is_amd() and not by_lines:
         stream = traffic_bytes > cache_bytes * (PART_OF_CACHE_READ_TWICE if two_phases else 1)
@@ -214,6 +202,7 @@ def make_schedule(
         accumulates=accumulates,
         rows_apart=rows_apart,
         planes_contiguous=no_gaps,
+        gradient=gradient,
         read_only=read_only,
         stream_lines=traffic_bytes > cache_bytes * PART_OF_CACHE and not widened,
     )
@@ -264,6 +253,7 @@ def _planar(
     accumulates: bool,
     rows_apart: bool,
     planes_contiguous: bool,
+    gradient: bool,
     read_only: bool,
     stream_lines: bool,
 ) -> Schedule:
@@ -278,12 +268,12 @@ def _planar(
     short = rows and rows_apart and geometry.inner <= SHORT_ROW and (per_element or geometry.run == geometry.inner)
     overhead = ROW_ELEMENTS * short or PLANE_ELEMENTS * (two_phases and not rows)
     parallel |= n_threads > 1 and geometry.size + overhead * (geometry.size // max(1, geometry.inner)) >= PARALLEL_ELEMENTS
-    planes = rows and planes_contiguous and accumulates and not per_element and 1 < geometry.run <= SHORT_PLANE
+    planes = rows and planes_contiguous and gradient and not per_element and 1 < geometry.run <= SHORT_PLANE
     width = geometry.inner if short else geometry.run
     if (short or planes) and width < SHORT_STREAMED_ROW:
         stream = stream_lines and planes_contiguous and width >= LINE_STREAMED_ROW
     return Schedule(
-        True, rows, short, planes, fused, parallel, stream, cuts, _chunks(units, n_threads, parallel), 0, 1, tile, 0, False, False
+        True, rows, short, planes, fused, parallel, stream, cuts, chunks_of(units, n_threads, parallel), 0, 1, tile, 0, False, False
     )
 
 
@@ -298,10 +288,10 @@ def _accumulating(schedule: Schedule, geometry: Geometry, per_element: bool) -> 
     if geometry.size < PARALLEL_ELEMENTS:
         return schedule._replace(fused=True, cuts=1, chunks=1)
     if not per_element:  # parameters are fewer than the elements of a statistic
-        return schedule._replace(fused=True, cuts=1, chunks=min(64, statistics))
+        return schedule._replace(fused=True, cuts=1, chunks=chunks_of_samples(geometry))
     if statistics >= (ENOUGH_ROWS if schedule.rows else MANY_STATISTICS):
-        return schedule._replace(fused=True, cuts=1, chunks=max(FEW_SUMS, min(MOST_SUMS, statistics // ROWS_OF_SUMS)))
-    cuts = max(1, min(MAX_CUTS, geometry.elements // CUT_OF_PARAMETERS))
+        return schedule._replace(fused=True, cuts=1, chunks=chunks_of_rows(statistics))
+    cuts = cuts_of_parameters(geometry.elements)
     return schedule._replace(fused=False, rows=False, short=False, cuts=cuts, chunks=cuts)
 
 
@@ -324,77 +314,17 @@ def _interleaved(
         whole, piece = WIDEST_ROW_BYTES, WIDE_PIECE_BYTES
     columns = columns_of_tile(geometry.channel, geometry.inner, whole // compute_bytes, piece // compute_bytes)
     small = geometry.size < PARALLEL_ELEMENTS
-    narrow = _narrow_tile(geometry, compute_bytes) if two_phases and not small and geometry.columns < FUSED_TILES * columns else 0
+    narrow = narrow_tile(geometry, compute_bytes) if two_phases and not small and geometry.columns < FUSED_TILES * columns else 0
     columns = narrow or columns
     tiles = -(-geometry.columns // columns)
     tile_bytes = geometry.outer * columns * compute_bytes
     enough = narrow > 0 or geometry.batch * tiles >= FUSED_TILES
     fused = two_phases and (small or (enough and tile_bytes <= L2_BYTES))
-    cuts = 1 if fused else _cuts_of_rows(geometry, geometry.batch * tiles)
+    cuts = 1 if fused else cuts_of_rows(geometry, geometry.batch * tiles)
     unbroken = foldable and tiles == 1
     fold = fold_of(columns, geometry.outer // cuts, FOLD_BYTES // compute_bytes) if unbroken else 1
-    chunks = _chunks(geometry.batch * tiles * cuts, n_threads, parallel)
+    chunks = chunks_of(geometry.batch * tiles * cuts, n_threads, parallel)
     x_bytes = geometry.size * compute_bytes
     at_once, ahead = 1 if x_bytes >= LARGE_BYTES else ROWS_AT_ONCE, x_bytes >= (FETCHED_COLUMNS if is_amd() else LARGE_BYTES)
     tile = (FOLD_BYTES if gradient and stream else WRITTEN_ROW_BYTES) // compute_bytes
     return Schedule(False, False, False, False, fused, parallel, stream, cuts, chunks, columns, fold, tile, at_once, unbroken, ahead)
-
-
-def _narrow_tile(geometry: Geometry, compute_bytes: int) -> int:
-    """Columns of one of a few narrow tiles, of whole statistics; 0 where they do not pay."""
-    tiles = min(NARROW_TILES, geometry.columns // NARROW_COLUMNS)
-    if geometry.batch > 1 or tiles < FEWEST_TILES or geometry.outer > NARROW_ROWS:
-        return 0
-    columns = -(-geometry.channel // tiles) * geometry.inner
-    return columns if geometry.outer * columns * compute_bytes <= NARROW_BYTES else 0
-
-
-def _cuts_of_rows(geometry: Geometry, units: int) -> int:
-    """Into which so many units, tiles of columns, are cut."""
-    of_size = max(geometry.size // COLUMN_CUT_ELEMENTS, min(LEAST_CUTS, geometry.size // LEAST_CUT_ELEMENTS)) // units
-    of_rows = max(geometry.outer // CUT_ROWS, min(FEW_CUTS, geometry.outer // FEWEST_CUT_ROWS))
-    return max(1, min(MAX_CUTS, of_size, of_rows))
-
-
-# Plain functions of integers, which `interop` compiles, too.
-
-
-def has_short_runs(outer: int, inner: int) -> bool:
-    """Whether rows are read, vectorized over their columns, instead of runs."""
-    return (inner < SHORT_RUN and outer >= FEW_ROWS) or (inner < SHORTEST_RUN and outer > 1)
-
-
-def cuts_of(elements: int) -> int:
-    """Pieces in which the elements of one statistic are summed."""
-    return max(1, min(MAX_CUTS, elements // CUT_ELEMENTS))
-
-
-def columns_of_tile(channel: int, inner: int, whole: int, piece: int) -> int:
-    """Columns of a row up to `whole`, or of tiles of equal width, `piece` at most, that do not cut a statistic."""
-    columns = channel * inner
-    if columns > whole:
-        tiles = -(-columns // max(inner, piece // inner * inner))
-        columns = -(-channel // tiles) * inner
-    return columns
-
-
-def fold_of(columns: int, rows: int, widest: int) -> int:
-    """Rows read as one: a power of two, so that folded rows of whole vectors stay aligned.
-
-    Every fold costs a merge of `columns` in the end: enough rows have to be left to be worth it, fewer
-    where a row does not fill a vector.
-    """
-    fold = 1
-    while columns * fold * 2 <= widest and rows >= fold * 2 * (8 if columns * fold < 32 else 64):
-        fold *= 2
-    return fold
-
-
-def _chunks(units: int, n_threads: int, parallel: bool) -> int:
-    """Dealt to threads in equal ranges, and who is done takes from the others: with eight per thread nobody waits for long.
-
-    256 took 1.2 times as long on (512, 1024), each with its scratch memory.
-
-    No result depends on their number: partial results belong to statistics and cuts.
-    """
-    return min(units, 8 * n_threads) if parallel else 1

@@ -1,0 +1,111 @@
+"""Into what a walk is cut: tiles, cuts, folded rows, and chunks that are dealt to threads. From counts, never from the machine."""
+
+from __future__ import annotations
+
+from fastnorm.plan.geometry import Geometry
+
+# Shorter planes than this are read as columns, if there are rows enough to vectorize over them. Training of (16, 128, 14, 14) took
+# 127 us as planes and 237 as columns; planes of 13 x 13 took as long, and from memory 1.5 times as long.
+SHORT_RUN = 192
+FEW_ROWS = 8
+# The same of fewer rows. Statistics of one element are columns, too: as planes, inference of (1, 512) took 16 us and takes 3, of (1, 4096)
+# 112 and 8.6, its backward 220 and 17, layer norm backward of (10007, 1) 99 and 33, means along its rows 22 and 12.
+SHORTEST_RUN = 16
+# Elements of one cut: a statistic is dealt to several threads in pieces of at least this size.
+CUT_ELEMENTS = 65536
+MAX_CUTS = 64
+# Rows of one cut of columns; fewer, where that makes few cuts: three are 1.33 times the work of two threads. Training of
+# (1568, 2048) took 1.05 ms with three cuts, 0.86 with twelve, 0.96 with 24.
+CUT_ROWS, FEWEST_CUT_ROWS, FEW_CUTS = 512, 32, 16
+# Elements of a cut of columns, and of as few as four cuts: they were 1.5 to 2.4 times as fast as one, of 128 KB to 1 MB.
+COLUMN_CUT_ELEMENTS, LEAST_CUT_ELEMENTS, LEAST_CUTS = 131072, 16384, 4
+# Few short rows are cut into as many narrow tiles, whole again and in one launch: (128, 2048) took 130 us in four cuts of rows,
+# 87 in eight tiles of columns. More rows are too far apart: (1024, 256) took 82 us in cuts, 130 in tiles.
+NARROW_TILES, FEWEST_TILES, NARROW_COLUMNS, NARROW_ROWS, NARROW_BYTES = 8, 4, 64, 256, 100 << 10
+# Statistics from which parameter gradients are summed per chunk of statistics: four chunks, or as many of ROWS_OF_SUMS
+# each as there are, so that the sums of all chunks are 0.4 % of x (3 % of 512 rows). Fewer statistics (of more
+# elements) are cut along their elements instead.
+MANY_STATISTICS = 256
+# The same of rows that stay in L1, whose sums are small (1 MB): layer norm backward of 48 to 200 rows of 512 to 4096 was 1.05 to 2.1 times
+# as fast as cut along its elements, of 32 0.9 to 1.1, of 16 and 24 0.77 to 0.97 (Zen 4).
+ENOUGH_ROWS = 40
+FEW_SUMS, ROWS_OF_SUMS, MOST_SUMS = 4, 1024, 64
+# The same of groups of single elements: of 64 chunks, backward of group norm took 2.3 ms for (8, 16384), of four 0.39.
+SAMPLES_OF_SUMS = 64
+# Elements of such a cut: with 256 gradients of 2 to 12 rows of 4096 to 16411 took 1.05 to 1.13 times as long, with 2048 0.96 to 1.1.
+CUT_OF_PARAMETERS = 1024
+
+
+def narrow_tile(geometry: Geometry, compute_bytes: int) -> int:
+    """Columns of one of a few narrow tiles, of whole statistics; 0 where they do not pay."""
+    tiles = min(NARROW_TILES, geometry.columns // NARROW_COLUMNS)
+    if geometry.batch > 1 or tiles < FEWEST_TILES or geometry.outer > NARROW_ROWS:
+        return 0
+    columns = -(-geometry.channel // tiles) * geometry.inner
+    return columns if geometry.outer * columns * compute_bytes <= NARROW_BYTES else 0
+
+
+def cuts_of_rows(geometry: Geometry, units: int) -> int:
+    """Into which so many units, tiles of columns, are cut."""
+    of_size = max(geometry.size // COLUMN_CUT_ELEMENTS, min(LEAST_CUTS, geometry.size // LEAST_CUT_ELEMENTS)) // units
+    of_rows = max(geometry.outer // CUT_ROWS, min(FEW_CUTS, geometry.outer // FEWEST_CUT_ROWS))
+    return max(1, min(MAX_CUTS, of_size, of_rows))
+
+
+def chunks_of_rows(statistics: int) -> int:
+    """Of statistics whose elements have parameters: what gradients of these are summed over."""
+    return max(FEW_SUMS, min(MOST_SUMS, statistics // ROWS_OF_SUMS))
+
+
+def chunks_of_samples(geometry: Geometry) -> int:
+    """The same of groups of single elements."""
+    return min(geometry.statistics, max(FEW_SUMS, min(MOST_SUMS, geometry.batch // SAMPLES_OF_SUMS)))
+
+
+def cuts_of_parameters(elements: int) -> int:
+    """Ranges of elements with parameters."""
+    return max(1, min(MAX_CUTS, elements // CUT_OF_PARAMETERS))
+
+
+# Plain functions of integers, which `interop` compiles, too.
+
+
+def has_short_runs(outer: int, inner: int) -> bool:
+    """Whether rows are read, vectorized over their columns, instead of runs."""
+    return (inner < SHORT_RUN and outer >= FEW_ROWS) or (inner < SHORTEST_RUN and outer > 1)
+
+
+def cuts_of(elements: int) -> int:
+    """Pieces in which the elements of one statistic are summed."""
+    return max(1, min(MAX_CUTS, elements // CUT_ELEMENTS))
+
+
+def columns_of_tile(channel: int, inner: int, whole: int, piece: int) -> int:
+    """Columns of a row up to `whole`, or of tiles of equal width, `piece` at most, that do not cut a statistic."""
+    columns = channel * inner
+    if columns > whole:
+        tiles = -(-columns // max(inner, piece // inner * inner))
+        columns = -(-channel // tiles) * inner
+    return columns
+
+
+def fold_of(columns: int, rows: int, widest: int) -> int:
+    """Rows read as one: a power of two, so that folded rows of whole vectors stay aligned.
+
+    Every fold costs an addition of all its columns in the end: enough rows have to be left to be worth it, fewer
+    where a row does not fill a vector.
+    """
+    fold = 1
+    while columns * fold * 2 <= widest and rows >= fold * 2 * (8 if columns * fold < 32 else 64):
+        fold *= 2
+    return fold
+
+
+def chunks_of(units: int, n_threads: int, parallel: bool) -> int:
+    """Dealt to threads in equal ranges, and who is done takes from the others: with eight per thread nobody waits for long.
+
+    256 took 1.2 times as long on (512, 1024), each with its scratch memory.
+
+    No result depends on their number: partial results belong to statistics and cuts.
+    """
+    return min(units, 8 * n_threads) if parallel else 1
