@@ -72,6 +72,9 @@ def _batch() -> list[Row]:
         rows.append(_row("backward", layout, "resnet50/stage2", fresh, outputs="fresh"))
     rows.append(_row("train", "NC", "tabular/wide", out))
     rows += [_row(operation, "NC", "mlp/hidden", peers) for operation, peers in (("train", out), ("inference", out), ("backward", back))]
+    rows += [_row(operation, "NC", "mlp/batch", peers) for operation, peers in (("train", out), ("backward", back))]
+    rows.append(_row("inference", "NC", "mlp/one", out))
+    rows += [_row(operation, "NCHW", "convnet/last", peers) for operation, peers in (("train", out), ("backward", back))]
     rows.append(_row("mean_var", "NCHW", "resnet50/stage2-wide", ("numpy", "torch")))
     return rows
 
@@ -118,7 +121,7 @@ def _family() -> list[Row]:
     for operation in ("layer_norm_backward", "rms_norm_backward"):
         known = (*peers, "onednn") if operation == "layer_norm_backward" else ("torch",)
         rows += [_row(operation, "rows", shape, known) for shape in TOKENS]
-    rows.append(_row("layer_norm_backward", "rows", "convnet/maps", (*peers, "onednn")))
+    rows += [_row("layer_norm_backward", "rows", shape, (*peers, "onednn")) for shape in ("convnet/maps", "mlp/batch")]
     rows += [_row("add_layer_norm", "rows", shape, (*peers, "fastnorm-alone")) for shape in ("gpt2/tokens", "llama/tokens")]
     for layout in ("NCHW", "NHWC"):
         grouped = ("unet/28", "resnet50/stage2", "resnet50/stage4-wide")

@@ -168,7 +168,8 @@ def phases(operation: str, planned: Planned) -> list[Phase]:
     """The launches of a call."""
     g, s = planned.geometry, planned.schedule
     parts, whole = _units(g, s)
-    merged = PARTIAL_BYTES * s.cuts * (g.statistics if s.planar else g.batch * g.columns)
+    of_columns = not s.planar and operation.endswith("backward")  # moments of columns are already those of their statistics
+    merged = PARTIAL_BYTES * s.cuts * (g.batch * g.columns if of_columns else g.statistics)
     if operation in AVERAGES:
         return [Phase("moments", _dealt(parts, s.chunks), merged if s.cuts > 1 else 0)]
     if s.fused and operation != "inference":

@@ -12,7 +12,8 @@ DEFAULT, ALL = "default", "all"
 _REPORTED = (
     "train/*/resnet50/stage4-wide",
     "*/NCHW/resnet50/stage3-wide",
-    "*/NC/mlp/hidden",
+    "*/NC/mlp/*",
+    "*/NCHW/convnet/last",
     "train/NC/tabular/wide",
     "train/*/resnet50/stage2/bfloat16",
     "inference/*/resnet50/stage4",
@@ -23,6 +24,7 @@ _REPORTED = (
     "add_layer_norm/rows/gpt2/tokens",
     "layer_norm*/attention/heads",
     "layer_norm_backward/rows/convnet/maps",
+    "layer_norm_backward/rows/mlp/batch",
     "group_norm*/unet/28",
     "group_norm*/NCHW/resnet50/stage4-wide",
     "instance_norm*/style/64",

@@ -27,9 +27,13 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "short-rows": (65536, 256),
     # queries of 4096 tokens, each of 32 heads by itself
     "attention/heads": (131_072, 128),
-    # a batch of a hidden layer; and of feature maps, 64 channels of 64 x 64, each sample a row
+    # batches of a hidden layer; and of feature maps, 64 channels of 64 x 64, each sample a row
     "mlp/hidden": (4096, 4096),
+    "mlp/batch": (128, 1024),
+    "mlp/one": (1, 4096),
     "convnet/maps": (64, 262_144),
+    # the last planes of a small batch
+    "convnet/last": (8, 512, 7, 7),
     # tables: samples x features
     "tabular/tall": (1_000_000, 50),
     "tabular/wide": (65536, 256),

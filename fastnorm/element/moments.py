@@ -87,22 +87,6 @@ def about_another_shift(count, total, low, squares, step):
 
 
 @element
-def relative_mean(mean, low, origin):
-    return (mean - origin) + low
-
-
-@element
-def union_of_equals(each_count, origin, means, m2):
-    """Moments of the union of equally large sets.
-
-    means : Moments of their means, which are given relative to `origin`
-    m2    : sum of their second moments
-    """
-    mean, rest = two_sum(origin, means.mean)
-    return Moments(means.count * each_count, mean, rest + means.low, m2 + each_count * means.m2)
-
-
-@element
 def moments_of(count, mean, low, var):
     """From a rounded mean and a population variance."""
     return Moments(count, mean, low, var * count)

@@ -21,6 +21,7 @@ from fastnorm.kernels.columns import SPARE, lead_of, repeat_beyond, rows_of
 from fastnorm.kernels.dealing import deal, deal_back
 from fastnorm.kernels.dense_runs import by_lines, normalize_lines
 from fastnorm.kernels.four_rows import normalize_fours, side_by_side
+from fastnorm.kernels.groups_of_columns import fill_run
 from fastnorm.kernels.prefetch import BESIDE_STREAMS, fetch_edges_to_write, fetch_row, fetch_row_to_write
 from fastnorm.kernels.scratch import vectors
 from fastnorm.kernels.tile import normalize_and_fetch, normalize_in_lanes
@@ -90,15 +91,19 @@ def rstd_of(spread, eps, stat):
 
 
 @loop
-def put_mean_parts(highs, lows, i, zero, mean, low, stat):
-    """The same into vectors, zeros where there is no mean."""
+def mean_or_zeros(zero, mean, low, stat):
+    """The same, zeros where there is no mean."""
     if mean is None:
-        write(highs, i, zero)
-        write(lows, i, zero)
-    else:
-        high, rest = mean_parts(zero, mean, low, stat)
-        write(highs, i, high)
-        write(lows, i, rest)
+        return zero, zero
+    return mean_parts(zero, mean, low, stat)
+
+
+@loop
+def put_mean_parts(highs, lows, i, zero, mean, low, stat):
+    """The same into vectors."""
+    high, rest = mean_or_zeros(zero, mean, low, stat)
+    write(highs, i, high)
+    write(lows, i, rest)
 
 
 @chunk_body
@@ -266,14 +271,16 @@ def column_parameters(parameters, lead, table, b, column, n, mean, low, spread, 
     if grouped is None or inner == 1:
         parameters_of_channels(parameters, lead, first_stat, column, n, mean, low, spread, gamma, beta, eps)
     else:
-        for k in range(n // run):  # one statistic and one parameter for `run` columns
-            stat = first_stat + k * run // inner
+        for k in range(n // inner):  # one statistic for `inner` columns, and one parameter for `run` of them
+            stat, place = first_stat + k, k * inner
+            high, rest = mean_or_zeros(zero, mean, low, stat)
+            fill_run(cut(highs, place, inner), high, inner)
+            fill_run(cut(lows, place, inner), rest, inner)
             rstd = rstd_of(spread, eps, stat)
-            scale, shift = parameters_of(zero, rstd, gamma, beta, column // run + k)
-            for i in range(k * run, (k + 1) * run):
-                put_mean_parts(highs, lows, i, zero, mean, low, stat)
-                scales[i] = scale
-                shifts[i] = shift
+            for i in range(place, place + inner, run):
+                scale, shift = parameters_of(zero, rstd, gamma, beta, (column + i) // run)
+                fill_run(cut(scales, i, run), scale, run)
+                fill_run(cut(shifts, i, run), shift, run)
     for field in range(4):
         repeat_beyond(cut(row(parameters, field), lead, n), n, table[PROBLEM, FOLD])
 

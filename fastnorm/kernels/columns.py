@@ -6,10 +6,10 @@ from fastnorm._jit import chunk_body, loop
 from fastnorm.element.affine import added, distance, origin_near
 from fastnorm.element.bits import choose, wide_vectors
 from fastnorm.element.lanes import fused, lanes_of, load_lanes, write_lanes, zero_lanes
-from fastnorm.element.moments import Moments, about_another_shift, about_shift, leans, merge, relative_mean, two_sum, union_of_equals
+from fastnorm.element.moments import Moments, about_another_shift, about_shift, leans, merge, two_sum
 from fastnorm.element.storage import as_compute, at, cut, fetch_for_later, load, row, write
 from fastnorm.element.streaming import before_line
-from fastnorm.kernels.tile import moments_of_run
+from fastnorm.kernels.groups_of_columns import gather_shifts, gather_sums, of_statistics, spread_shifts
 
 # Rows that are summed in the compute dtype, then in float64.
 ROWS = 64
@@ -167,6 +167,26 @@ def sum_rows(src, start, step, n_rows, n, shift, total, squares, ahead):
 
 
 @chunk_body
+def mean_of_few(src, start, step, n_rows, n, mean):
+    wide_vectors()
+    lanes = lanes_of(src)
+    whole = n // lanes * lanes
+    share = as_compute(zero_lanes(src), 1.0 / n_rows)
+    for i in range(0, whole, lanes):
+        write_lanes(mean, i, mean_in_lanes(src, start, step, n_rows, n, share, i, None), None)
+    if whole < n:
+        write_lanes(mean, whole, mean_in_lanes(src, start, step, n_rows, n, share, whole, n - whole), n - whole)
+
+
+@loop
+def mean_in_lanes(src, start, step, n_rows, n, share, i, count):
+    first, of_rows = load_lanes(cut(src, start, n), i, count, src), zero_lanes(src)
+    for k in range(1, n_rows):
+        of_rows = of_rows + distance(load_lanes(cut(src, start + k * step, n), i, count, src), first)
+    return origin_near(src, first + of_rows * share)
+
+
+@chunk_body
 def sum_about_own_mean(src, start, step, n_rows, n, shift, total, squares):
     """Sums of so few rows that L1 holds a line of each, and the shift: their mean. No column leans, as every element is in the mean.
 
@@ -185,10 +205,7 @@ def sum_about_own_mean(src, start, step, n_rows, n, shift, total, squares):
 
 @loop
 def add_about_own_mean(src, start, step, n_rows, n, share, i, count, shift, total, squares):
-    first, of_rows = load_lanes(cut(src, start, n), i, count, src), zero_lanes(src)
-    for k in range(1, n_rows):
-        of_rows = of_rows + distance(load_lanes(cut(src, start + k * step, n), i, count, src), first)
-    m = origin_near(src, first + of_rows * share)
+    m = mean_in_lanes(src, start, step, n_rows, n, share, i, count)
     of_rows, products = zero_lanes(src), zero_lanes(src)
     for k in range(n_rows):
         d = distance(load_lanes(cut(src, start + k * step, n), i, count, src), m)
@@ -220,11 +237,12 @@ def add_squares(line, m2, n):
 
 
 @loop
-def moments_of_rows(src, centre, start, step, n_rows, n, fold, count, moments, block_moments, sums, ahead):
-    """Merge the moments of n columns of n_rows rows, `fold` rows of them side by side, into moments[1:4], that hold `count` rows already.
+def moments_of_rows(src, centre, start, step, n_rows, n, fold, grouped, each, count, moments, block_moments, sums, ahead):
+    """Merge the moments of n_rows rows of n columns, `fold` of them side by side, into moments[1:4], that hold `count` elements each.
 
     centre : None for moments about zero
-    block_moments : scratch like moments; sums : scratch (3, at least n * fold) in the compute dtype
+    grouped, each : None and 1, or anything and how many columns belong to a statistic; about zero columns stay apart
+    block_moments : scratch like moments; sums : scratch (4, at least n * fold) in the compute dtype
     """
     if centre is None:
         squares = row(moments, 3)
@@ -232,13 +250,13 @@ def moments_of_rows(src, centre, start, step, n_rows, n, fold, count, moments, b
             add_squares(cut(src, start + line * step, n * fold), squares, n * fold)
         unfold(squares, fold, n)
         return count + float(n_rows * fold)
-    return moments_of_centred_rows(src, start, step, n_rows, n, fold, count, moments, block_moments, sums, ahead)
+    if grouped is None and n_rows * fold <= FEW_LINES:
+        return moments_of_few(src, start, step, n_rows, n, count, moments, block_moments, sums)
+    return moments_of_blocks(src, start, step, n_rows, n, fold, grouped, each, count, moments, block_moments, sums, ahead)
 
 
 @loop
-def moments_of_centred_rows(src, start, step, n_rows, n, fold, count, moments, block_moments, sums, ahead):
-    if n_rows * fold > FEW_LINES:
-        return moments_of_blocks(src, start, step, n_rows, n, fold, count, moments, block_moments, sums, ahead)
+def moments_of_few(src, start, step, n_rows, n, count, moments, block_moments, sums):
     if n_rows > 0:
         shift, total, squares = row(sums, 0), row(sums, 1), row(sums, 2)
         target = moments if count == 0.0 else block_moments
@@ -251,31 +269,36 @@ def moments_of_centred_rows(src, start, step, n_rows, n, fold, count, moments, b
 
 
 @loop
-def moments_of_blocks(src, start, step, n_rows, n, fold, count, moments, block_moments, sums, ahead):
+def moments_of_blocks(src, start, step, n_rows, n, fold, grouped, each, count, moments, block_moments, sums, ahead):
     """Sums of blocks about one shift, the mean of the first, as long as no column is lopsided; then their moments, and another shift.
 
     Moments of each block and their merge took as long as half of its sums, and a shift for each an eighth of them. Rows side by side
     share the shift, so that their sums are added, and only n columns are widened: with a shift, moments and a merge of every copy the
-    moments of 64 to 256 KB took 1.3 times as long, of 1 to 4 MB 1.15 to 1.25 (Zen 4).
+    moments of 64 to 256 KB took 1.3 times as long, of 1 to 4 MB 1.15 to 1.25 (Zen 4). So do the columns of a statistic.
     """
-    shift, total, squares = row(sums, 0), row(sums, 1), row(sums, 2)
+    shift, total, squares, statistics = row(sums, 0), row(sums, 1), row(sums, 2), n // each
+    origins, totals, products = of_statistics(grouped, sums, moments, block_moments)
     held, done, again = 0.0, 0, False
     while done < n_rows:
         place, block = start + done * step, min(ROWS, n_rows - done)
-        size, first = float(block * fold), held == 0.0
+        size, first = float(block * fold * each), held == 0.0
         if first and not again:
             # one of those side by side after the other: an image's borders are all its first columns
             apart = step + step // fold if fold >= FEW_LINES else step
-            sum_about_own_mean(src, place, apart, min(FEW_LINES, block), n, shift, total, squares)
+            mean_of_few(src, place, apart, min(FEW_LINES, block), n, shift)
+            gather_shifts(grouped, src, shift, origins, statistics, each)
             repeat(shift, n, fold)
         sum_rows(src, place, step, block, n * fold, shift, total, squares, ahead)
         unfold(total, fold, n)
         unfold(squares, fold, n)
+        gather_sums(grouped, total, totals, statistics, each)
+        gather_sums(grouped, squares, products, statistics, each)
         target = moments if count == 0.0 else block_moments
         mean, low, m2 = row(target, 1), row(target, 2), row(target, 3)
-        far = add_sums(held + size, first, mean, low, m2, total, squares, n)
+        far = add_sums(held + size, first, mean, low, m2, totals, products, statistics)
         if first and (far > 0 or done + block < n_rows):
-            shift_to_mean(src, size, shift, mean, low, m2, n)
+            shift_to_mean(src, size, origins, mean, low, m2, statistics)
+            spread_shifts(grouped, shift, origins, statistics, each)
             repeat(shift, n, fold)
             again = far > 0 and not again  # the first rows were unlike the others
             if again:
@@ -283,9 +306,9 @@ def moments_of_blocks(src, start, step, n_rows, n, fold, count, moments, block_m
         held += size
         done += block
         if (far > 0 and not first) or done == n_rows:
-            moments_of_sums(held, shift, mean, low, m2, n)
+            moments_of_sums(held, origins, mean, low, m2, statistics)
             if count > 0.0:
-                merge_columns(count, row(moments, 1), row(moments, 2), row(moments, 3), held, mean, low, m2, n)
+                merge_columns(count, row(moments, 1), row(moments, 2), row(moments, 3), held, mean, low, m2, statistics)
             count += held
             held = 0.0
     return count
@@ -297,18 +320,6 @@ def unfold(sums, fold, n):
     while fold > 1:
         fold //= 2
         add_run(sums, cut(sums, fold * n, fold * n), fold * n)
-
-
-@chunk_body
-def moments_of_columns(count, mean, low, m2, n):
-    """Moments of the union of n columns of `count` elements each. Overwrites `mean`."""
-    wide_vectors()
-    origin = mean[0]
-    m2_total = 0.0
-    for i in range(n):
-        mean[i] = relative_mean(mean[i], low[i], origin)
-        m2_total += m2[i]
-    return union_of_equals(count, origin, moments_of_run(mean, n), m2_total)
 
 
 @chunk_body

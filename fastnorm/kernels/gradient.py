@@ -19,6 +19,7 @@ from fastnorm.kernels.apply import SHORT
 from fastnorm.kernels.columns import add_run, clear, copy_run
 from fastnorm.kernels.dealing import deal, deal_back
 from fastnorm.kernels.gradient_tile import gradient_and_fetch, gradient_in_lanes, gradient_sums_in_lanes
+from fastnorm.kernels.groups_of_columns import sums_of_groups
 from fastnorm.kernels.walk import distance_to_next, elements_per_statistic, lines_of, parameters_per_statistic, place_on, span
 from fastnorm.plan.table import (
     BATCH,
@@ -174,11 +175,7 @@ def record_sums(sums, first, totals, n, run):
         if run == 1:
             copy_run(cut(target, first, n), source, n)
             continue
-        for k in range(n // run):
-            total = 0.0
-            for i in range(k * run, (k + 1) * run):
-                total += source[i]
-            target[first + k] = total
+        sums_of_groups(source, cut(target, first, n // run), n // run, run)
 
 
 @chunk_body

@@ -14,6 +14,7 @@ from fastnorm.kernels.four_rows import gradient_of_fours, gradients_side_by_side
 from fastnorm.kernels.gradient import forward_parameters, record_sums, terms_of_statistic
 from fastnorm.kernels.gradient_rows import gradient_sums_of_rows
 from fastnorm.kernels.gradient_tile import gradient_to
+from fastnorm.kernels.groups_of_columns import fill_run
 from fastnorm.kernels.prefetch import fetch_row, fetch_row_to_write
 from fastnorm.kernels.scratch import vectors, vectors_beside
 from fastnorm.kernels.walk import (
@@ -71,14 +72,13 @@ def column_forward_parameters(vectors_of, lead, table, b, column, n, mean, rstd,
             write(scales, i, scale)
             write(shifts, i, shift)
     else:
-        for k in range(n // run):  # one statistic and one parameter for `run` columns
-            stat = first_stat + k * run // inner
-            high, rest, scale, shift = forward_parameters(zero, stat, column // run + k, mean, rstd, gamma, beta)
-            for i in range(k * run, (k + 1) * run):
-                highs[i] = high
-                lows[i] = rest
-                scales[i] = scale
-                shifts[i] = shift
+        for k in range(n // inner):
+            for i in range(k * inner, (k + 1) * inner, run):  # one parameter for `run` columns
+                high, rest, scale, shift = forward_parameters(zero, first_stat + k, (column + i) // run, mean, rstd, gamma, beta)
+                fill_run(cut(highs, i, run), high, run)
+                fill_run(cut(lows, i, run), rest, run)
+                fill_run(cut(scales, i, run), scale, run)
+                fill_run(cut(shifts, i, run), shift, run)
     for field in range(4):
         repeat_beyond(cut(row(vectors_of, field), lead, n), n, table[PROBLEM, FOLD])
 
@@ -112,9 +112,8 @@ def column_terms(vectors_of, lead, table, b, column, n, sums, rstd, gamma, train
     else:
         for k in range(n // inner):
             offset, slope = terms_of_statistic(table, first_stat + k, sums, rstd, gamma, training)
-            for i in range(k * inner, (k + 1) * inner):
-                offsets[i] = as_compute(zero, offset)
-                slopes[i] = as_compute(zero, slope)
+            fill_run(cut(offsets, k * inner, inner), as_compute(zero, offset), inner)
+            fill_run(cut(slopes, k * inner, inner), as_compute(zero, slope), inner)
     repeat_beyond(offsets, n, table[PROBLEM, FOLD])
     repeat_beyond(slopes, n, table[PROBLEM, FOLD])
 

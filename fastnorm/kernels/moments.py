@@ -1,6 +1,6 @@
 """Moments of every statistic: partial results per cut, then their merge in order.
 
-partial : float64 (cuts, 4, batch * channel * inner or fewer): count, mean, low, m2; of uncut columns empty
+partial : float64 (cuts, 4, batch * channel): count, mean, low, m2; of uncut columns empty
 stats   : float64 (4, batch * channel): mean, low, variance, 1 / sqrt(variance + eps)
 grouped : of columns, None where each is a statistic of its own, anything where several may belong to one: a tenth of what is compiled
 """
@@ -16,8 +16,9 @@ from fastnorm.element.affine import origin_near
 from fastnorm.element.bits import compact, wide_vectors
 from fastnorm.element.moments import EMPTY, Moments, about_shift, lopsided, merge, reciprocal_std, rescaled, root, rounded_mean, variance
 from fastnorm.element.storage import as_compute, at, cut, load, row, write, zero_of
-from fastnorm.kernels.columns import SUMMED_BYTES, clear, copy_run, merge_columns, moments_of_columns, moments_of_rows
+from fastnorm.kernels.columns import SUMMED_BYTES, clear, copy_run, merge_columns, moments_of_rows
 from fastnorm.kernels.dealing import deal
+from fastnorm.kernels.groups_of_columns import gather_sums
 from fastnorm.kernels.scratch import vectors, vectors_beside
 from fastnorm.kernels.tile import FEW, mean_distance, moments_about, shifted_to_mean, sums_about_shift
 from fastnorm.kernels.walk import (
@@ -158,9 +159,10 @@ def planar_merge(table, partial, stats, eps):
 
 
 @chunk_body
-def moments_of_block(src, centre, table, b, column, n, begin, end, moments, block_moments, sums):
-    """Of rows begin to end of the n columns from `column` on: moments[1:4], and their count returned."""
+def moments_of_block(src, centre, grouped, table, b, column, n, begin, end, moments, block_moments, sums):
+    """Of rows begin to end of the n columns from `column` on: moments[1:4] of their statistics, and the count of each returned."""
     compact()
+    each = 1 if grouped is None else table[PROBLEM, INNER]
     mean, low, m2 = row(moments, 1), row(moments, 2), row(moments, 3)
     if centre is None:  # squares are added to what is there
         clear(mean, n)
@@ -176,34 +178,32 @@ def moments_of_block(src, centre, table, b, column, n, begin, end, moments, bloc
         times = fold if part == 0 else 1
         place = column_place(table, SRC, b, first, column)
         count = moments_of_rows(
-            src, centre, place, table[SRC, STEP_OUTER] * times, n_rows, n, times, count, moments, block_moments, sums, ahead
-        )
+            src, centre, place, table[SRC, STEP_OUTER] * times, n_rows, n, times, grouped, each, count, moments, block_moments,
+            sums, ahead,
+        )  # fmt: skip
+    if centre is None:
+        gather_sums(grouped, m2, m2, n // each, each)
+        count *= each
     return count
 
 
 @chunk_body
-def record_columns(stats, first_stat, count, moments, n, grouped, inner, eps):
-    """Statistics of n columns, `inner` of which belong to each."""
+def record_columns(stats, first_stat, count, moments, n, eps):
+    """n statistics."""
     wide_vectors()
     mean, low, m2 = row(moments, 1), row(moments, 2), row(moments, 3)
-    if grouped is None or inner == 1:
-        means, lows = cut(row(stats, MEAN), first_stat, n), cut(row(stats, LOW), first_stat, n)
-        variances, rstds = cut(row(stats, VARIANCE), first_stat, n), cut(row(stats, RSTD), first_stat, n)
-        for i in range(n):  # vectorizes, with `at` and `write`: seven vectors are more than LLVM compares
-            moments_of_column = Moments(count, at(mean, i), at(low, i), at(m2, i))
-            high, rest = rounded_mean(moments_of_column)
-            var = variance(moments_of_column)
-            write(means, i, high)
-            write(lows, i, rest)
-            write(variances, i, var)
-        if eps >= 0.0:
-            for i in range(n):
-                write(rstds, i, reciprocal_std(at(variances, i), eps))
-    else:
-        for k in range(n // inner):
-            a = k * inner
-            part = moments_of_columns(count, cut(mean, a, inner), cut(low, a, inner), cut(m2, a, inner), inner)
-            record(stats, first_stat + k, part, eps)
+    means, lows = cut(row(stats, MEAN), first_stat, n), cut(row(stats, LOW), first_stat, n)
+    variances, rstds = cut(row(stats, VARIANCE), first_stat, n), cut(row(stats, RSTD), first_stat, n)
+    for i in range(n):  # vectorizes, with `at` and `write`: seven vectors are more than LLVM compares
+        of_one = Moments(count, at(mean, i), at(low, i), at(m2, i))
+        high, rest = rounded_mean(of_one)
+        var = variance(of_one)
+        write(means, i, high)
+        write(lows, i, rest)
+        write(variances, i, var)
+    if eps >= 0.0:
+        for i in range(n):
+            write(rstds, i, reciprocal_std(at(variances, i), eps))
 
 
 @chunk_body
@@ -243,27 +243,27 @@ def interleaved_moments_chunk(src, centre, table, partial, stats, eps, grouped, 
     width = table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD]
     moments = vectors(0.0, 4, width)
     block_moments = vectors(0.0, 4, width)
-    sums = vectors_beside(zero_of(src), 3, width, src, table[SRC, START])
+    sums = vectors_beside(zero_of(src), 4, width, src, table[SRC, START])
+    each = 1 if grouped is None else inner
     for unit in range(first, last):
         tile = unit // cuts
         part = unit - tile * cuts
         b, column, n = tile_of_columns(table, tile)
         begin, end = row_span(table, part)
-        count = moments_of_block(src, centre, table, b, column, n, begin, end, moments, block_moments, sums)
+        count = moments_of_block(src, centre, grouped, table, b, column, n, begin, end, moments, block_moments, sums)
+        first_stat, statistics = b * channel + column // each, n // each
         if cuts == 1:
-            first_stat = b * channel + column // inner
             if averages is None:
-                record_columns(stats, first_stat, count, moments, n, grouped, inner, eps)
+                record_columns(stats, first_stat, count, moments, statistics, eps)
             else:
-                put_averages(cut(averages[0], first_stat, n), count, moments, n, averages[1], averages[2], averages[3])
+                target = cut(averages[0], first_stat, statistics)
+                put_averages(target, count, moments, statistics, averages[1], averages[2], averages[3])
             continue
-        columns = partial.shape[2]
-        place = b * channel * inner + column
         counts = row(moments, 0)
-        for i in range(n):
+        for i in range(statistics):
             counts[i] = count
         for field in range(4):
-            copy_run(cut(row(partial, part), field * columns + place, n), row(moments, field), n)
+            copy_run(cut(row(partial, part), field * partial.shape[2] + first_stat, statistics), row(moments, field), statistics)
 
 
 @driver
@@ -274,8 +274,8 @@ def interleaved_moments(crew, src, centre, table, partial, stats, eps, grouped, 
 
 
 @driver
-def interleaved_merge(table, partial, stats, eps, grouped):
-    """Row cuts in order, vectorized over the columns; then the columns of a statistic. Of one cut there is nothing to do."""
+def interleaved_merge(table, partial, stats, eps):
+    """Row cuts in order, vectorized over the statistics. Of one cut there is nothing to do."""
     if table[PROBLEM, CUTS] == 1:
         return
     n = partial.shape[2]
@@ -286,7 +286,7 @@ def interleaved_merge(table, partial, stats, eps, grouped):
         other = row(partial, part)
         merge_columns(count, mean, low, m2, other[0], cut(other, n, n), cut(other, 2 * n, n), cut(other, 3 * n, n), n)
         count += other[0]
-    record_columns(stats, 0, count, total, n, grouped, table[PROBLEM, INNER], eps)
+    record_columns(stats, 0, count, total, n, eps)
 
 
 @driver

@@ -271,15 +271,15 @@ def interleaved_normalize_chunk(src, residual, out, stats, gamma, beta, centre, 
     width = table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD]
     moments = vectors(0.0, 4, width)
     block_moments = vectors(0.0, 4, width)
-    sums = vectors_beside(zero_of(src), 3, width, src, table[SRC, START])
+    sums = vectors_beside(zero_of(src), 4, width, src, table[SRC, START])
     parameters = vectors(zero_of(src), 4, width + SPARE)
     mean, low = means_of(stats, centre)
     rstd = row(stats, RSTD)
-    inner, outer = table[PROBLEM, INNER], table[PROBLEM, OUTER]
+    outer, each = table[PROBLEM, OUTER], 1 if grouped is None else table[PROBLEM, INNER]
     for tile in range(first, last):
         b, column, n = tile_of_columns(table, tile)
-        count = moments_of_block(src, centre, table, b, column, n, 0, outer, moments, block_moments, sums)
-        record_columns(stats, b * table[PROBLEM, CHANNEL] + column // inner, count, moments, n, grouped, inner, eps)
+        count = moments_of_block(src, centre, grouped, table, b, column, n, 0, outer, moments, block_moments, sums)
+        record_columns(stats, b * table[PROBLEM, CHANNEL] + column // each, count, moments, n // each, eps)
         lead = lead_of(out, column_place(table, OUT, b, 0, column))
         column_parameters(parameters, lead, table, b, column, n, mean, low, rstd, gamma, beta, None, grouped)
         nb, next_column, _ = tile_of_columns(table, tile + 1)

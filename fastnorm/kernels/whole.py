@@ -212,10 +212,9 @@ def normalize_columns_in_two(crew, x, gamma, beta, running_mean, running_var, ou
     """Where the second sweep does not find the columns in cache, or rows are dealt to threads."""
     if not can_train(x, gamma, beta, running_mean, running_var, out, momentum, unbiased, table):
         return False
-    src, columns = x.reshape(-1), table[PROBLEM, CHANNEL] * table[PROBLEM, INNER]
-    partial = np.empty((table[PROBLEM, CUTS], 4, columns))
+    src, partial = x.reshape(-1), np.empty((table[PROBLEM, CUTS], 4, table[PROBLEM, CHANNEL]))
     interleaved_moments(crew, src, 0, table, partial, stats, eps, grouped, None)
-    interleaved_merge(table, partial, stats, eps, grouped)
+    interleaved_merge(table, partial, stats, eps)
     parameters = row(stats, MEAN), row(stats, LOW), row(stats, RSTD), double(gamma), double(beta)
     interleaved_apply(crew, src, None, out.reshape(-1), *parameters, None, None, None, grouped, table)
     move_both(running_mean, running_var, stats, momentum, unbiased, table)

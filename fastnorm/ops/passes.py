@@ -186,13 +186,13 @@ def moments_pass(problem: Problem, eps: float, centre: Any) -> Callable[[Any], S
 def _columns_pass(problem: Problem, eps: float, centre: Any) -> Callable[[Any], Statistics]:
     geometry, cuts, table = problem.geometry, problem.schedule.cuts, problem.table
     launch, merge = Launch(problem, kernels.moments, "interleaved_moments"), Driver(kernels.moments, "interleaved_merge")
-    shape, (grouped,) = (cuts if cuts > 1 else 0, 4, geometry.batch * geometry.columns), of_columns(problem)
+    shape, (grouped,) = (cuts if cuts > 1 else 0, 4, geometry.statistics), of_columns(problem)
 
     def walk(src: Any) -> Statistics:
         partial, stats = np.empty(shape), np.empty((4, geometry.statistics))
         launch(src, centre, table, partial, stats, eps, grouped, None)
         if cuts > 1:
-            merge(table, partial, stats, eps, grouped)
+            merge(table, partial, stats, eps)
         return stats
 
     return walk

@@ -15,6 +15,7 @@ from fastnorm.plan.tiles import (
     FEW_ROWS,
     FEW_SUMS,
     MANY_STATISTICS,
+    are_columns,
     chunks_of,
     chunks_of_rows,
     chunks_of_samples,
@@ -56,14 +57,8 @@ READ_PIECE_BYTES, MANY_ROWS = 16384, 2048
 # 1.13 to 1.5 of 20 x 20 to 24 x 24, 1.03 of 28 x 28, 0.8 to 1.07 of 32 x 32, and 0.9 from caches; backward 1.4 (14 x 14), 1.07 to 1.2
 # (17 x 17), 0.9 to 1.07 (21 x 21).
 STREAMED_RUN, STREAMED_GRADIENT_RUN = 600, 300
-# Planes of one statistic from this length on are no columns when given statistics are applied: (32, 128, 8, 8) took 31 us as planes
-# and 47 as columns, (32, 512, 7, 7) 152 and 189, but (64, 64, 6, 6) 31 and 24.
-APPLIED_RUN = 48
-# And these in training, if all elements are so few: (8, 32, 8, 8) took 12 us as planes and 15 as columns, (8, 32, 12, 12) 16 and 31.
-FEW_RUN, FEW_ELEMENTS = 64, 1 << 16
-# And these in backward: (32, 50, 7, 7) took 31 us as columns and 23 as planes, (32, 128, 12, 12) 160 and 126, (32, 512, 7, 7) 220 and
-# 226, (32, 2048, 7, 7) 1.1 and 2.6 ms; but (16, 64, 5, 5) 21 and 26 us.
-GRADIENT_RUN, GRADIENT_ELEMENTS = 48, 5 << 17
+# The same of fewer samples than FEW_ROWS.
+STREAMED_OF_FEW = 64
 # Elements of rows up to which `kernels.short_rows` takes them: layer norm of 1 MB in rows of 3 took 722 us before and takes
 # 323, of 50 90 and 54, of 128 47 and 38, of 256 37 and 33, but of 67 MB 3.2 and 3.6 ms.
 SHORT_ROW = 192
@@ -221,24 +216,19 @@ def _walks(
     """
     if not columns_contiguous:
         return False, False
-    is_batch = geometry.batch == 1 and geometry.inner == geometry.run
     if geometry.outer == geometry.inner == 1:
         return geometry.channel > 1, False
-    if not has_short_runs(geometry.outer, geometry.inner):
+    is_batch = geometry.batch == 1 and geometry.inner == geometry.run
+    if is_batch and not stream:
+        return are_columns(geometry, two_phases=two_phases, gradient=gradient, read_only=read_only), False
+    few = is_batch and two_phases and geometry.outer > 1 and geometry.inner <= STREAMED_OF_FEW
+    if not (few or has_short_runs(geometry.outer, geometry.inner)):
         longest = STREAMED_GRADIENT_RUN if gradient else STREAMED_RUN
         return stream and is_amd() and two_phases and is_batch and geometry.outer >= FEW_ROWS and geometry.inner < longest, False
-    if stream and is_amd() and is_batch and not (two_phases or gradient or read_only or widened):
-        by_lines = geometry.inner >= LINE_STREAMED_ROW
-        return not by_lines, by_lines
-    return read_only or stream or not (is_batch and _better_as_planes(geometry, two_phases, gradient)), False
-
-
-def _better_as_planes(geometry: Geometry, two_phases: bool, gradient: bool) -> bool:
-    if gradient:
-        return geometry.inner >= GRADIENT_RUN and geometry.size <= GRADIENT_ELEMENTS
-    if two_phases:
-        return geometry.inner >= FEW_RUN and geometry.size <= FEW_ELEMENTS
-    return geometry.inner >= APPLIED_RUN
+    by_lines = stream and is_amd() and is_batch and not (two_phases or gradient or read_only or widened)
+    if by_lines and geometry.inner >= LINE_STREAMED_ROW:
+        return False, True
+    return True, False
 
 
 def _planar(

@@ -11,6 +11,13 @@ FEW_ROWS = 8
 # The same of fewer rows. Statistics of one element are columns, too: as planes, inference of (1, 512) took 16 us and takes 3, of (1, 4096)
 # 112 and 8.6, its backward 220 and 17, layer norm backward of (10007, 1) 99 and 33, means along its rows 22 and 12.
 SHORTEST_RUN = 16
+# Planes of batch norm in cache that are columns: at most so many elements, from so many samples on. As planes took as long, 16 KB to 1 MB
+# of 2 to 32 samples (Zen 4): training of 3 x 3 1.7 to 5.5 times, 5 x 5 1.4 to 2.7, 7 x 7 1.05 to 1.8, 10 x 10 of 8 samples 1.02 to 1.5, of
+# fewer 0.8 to 1.35, 13 x 13 of 32 0.92 to 1.23; gradients of 5 x 5 1.2 to 2, 6 x 6 1.04 to 1.4, 7 x 7 0.8 to 1.1; given statistics, 5 x 5
+# of 8 samples 1.1 to 1.7, of 4 1.06 to 1.2, 7 x 7 0.7 to 1.26 and from memory 0.82; averages of 10 x 10 1.1 to 1.8.
+TRAINED, GRADIENTS, APPLIED, AVERAGED = ((32, 191), (8, 100), (2, 64)), ((2, 36),), ((8, 47), (4, 25), (2, 15)), ((16, 191), (2, 100))
+# Elements from which on gradients of SHORT_RUN are columns: (32, 2048, 7, 7) took 1.1 ms, as planes 2.6.
+GRADIENT_ELEMENTS = 5 << 17
 # Elements of one cut: a statistic is dealt to several threads in pieces of at least this size.
 CUT_ELEMENTS = 65536
 MAX_CUTS = 64
@@ -34,6 +41,14 @@ FEW_SUMS, ROWS_OF_SUMS, MOST_SUMS = 4, 1024, 64
 SAMPLES_OF_SUMS = 64
 # Elements of such a cut: with 256 gradients of 2 to 12 rows of 4096 to 16411 took 1.05 to 1.13 times as long, with 2048 0.96 to 1.1.
 CUT_OF_PARAMETERS = 1024
+
+
+def are_columns(geometry: Geometry, *, two_phases: bool, gradient: bool, read_only: bool) -> bool:
+    """Whether planes of batch norm, which caches hold, are walked as rows of columns."""
+    if gradient and geometry.size > GRADIENT_ELEMENTS and has_short_runs(geometry.outer, geometry.inner):
+        return True
+    bounds = GRADIENTS if gradient else AVERAGED if read_only else TRAINED if two_phases else APPLIED
+    return any(geometry.outer >= samples and geometry.inner <= longest for samples, longest in bounds)
 
 
 def narrow_tile(geometry: Geometry, compute_bytes: int) -> int:
