@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cases
 import numpy as np
 import oracle
@@ -101,6 +103,18 @@ def test_columns_that_drift_away_from_their_first_rows(shape: tuple[int, int], d
         mean, var = fn.mean_var(x, 0)
         assert_within(mean, expected_mean, tolerance.mean(expected_mean, expected_var, dtype), f"mean of {kind}")
         assert_within(var, expected_var, tolerance.var(expected_var, dtype), f"variance of {kind}")
+
+
+@DTYPES
+@pytest.mark.parametrize("shape", [(200, 4, 3, 3), (700, 2, 5, 4), (40, 60, 7, 7), (6, 30, 2, 2)], ids=str)
+def test_planes_that_drift_away_from_those_of_the_first_samples(shape: tuple[int, ...], dtype: np.dtype) -> None:
+    for kind, values in drifting(np.random.default_rng(13), shape[0], math.prod(shape[1:])).items():
+        x = values.astype(dtype).reshape(shape)
+        expected_mean, expected_var = oracle.mean_var(x, (0, 2, 3))
+        mean, var = fn.mean_var(x, (0, 2, 3))
+        assert_within(mean, expected_mean, tolerance.mean(expected_mean, expected_var, dtype), f"mean of {kind}")
+        assert_within(var, expected_var, tolerance.var(expected_var, dtype), f"variance of {kind}")
+        check_train(x)
 
 
 @pytest.mark.parametrize("value", [0.1, 1e6 + 1 / 3, -1e-20, 1e15, 16777217.0])
