@@ -24,7 +24,8 @@ def _gradient_launch(problem: Problem, name: str) -> Launch:
 
 
 def gradient_sums_pass(problem: Problem, activation: Any) -> Callable[..., Sums]:
-    """Of every parameter the sums, over the elements of the problem, on which the input gradient depends: the bits of `gradient_pass`."""
+    """Of every parameter the sums, over the elements of the problem, on which the input gradient depends: the bits of `gradient_pass`, but
+    for one sample's planes of up to 16 elements, which that sums in shorter vectors."""
     geometry, schedule, table = problem.geometry, problem.schedule, problem.table
     launch = _gradient_launch(problem, "sums")
     per_row, options = geometry.parameters if schedule.planar else geometry.columns, of_columns(problem)
