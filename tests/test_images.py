@@ -215,6 +215,8 @@ def test_no_temporary() -> None:
         ({"mean": [np.nan, 0.0, 0.0]}, ValueError, "finite"),
         ({"scale": 0}, ValueError, "scale is 0"),
         ({"scale": np.inf}, ValueError, "scale is inf"),
+        ({"std": [1.0, 5e-324, 1.0]}, ValueError, "beyond float64"),
+        ({"mean": [1e300, 0.0, 0.0], "scale": 1e-300}, ValueError, "beyond float64"),
         ({"channels": "middle"}, ValueError, "channels is 'middle'"),
         ({"to": 1}, ValueError, "to is 1"),
         ({"dtype": np.uint8}, TypeError, "dtype is uint8"),

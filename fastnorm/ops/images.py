@@ -104,13 +104,19 @@ def normalize_images(
     centre, spread = _per_channel("mean", mean, n), _per_channel("std", std, n)
     if not (spread != 0.0).all():
         raise ValueError(f"std is {std!r} but must not be 0, by which is divided; pass 1.0 to leave a channel unscaled")
+    with np.errstate(over="ignore", under="ignore"):
+        distances, gains = centre / factor, factor / spread
+    if not (np.isfinite(distances).all() and np.isfinite(gains).all()):
+        raise ValueError(
+            f"mean / scale or scale / std is beyond float64 with scale {factor!r}, mean {mean!r}, std {std!r}; pass numbers nearer to 1"
+        )
     shape = last.shape if target == "last" else (*last.shape[:-3], n, *last.shape[-3:-1])
     wanted = recycling.empty(shape, _result_dtype(dtype)) if out is None else check_out("out", out, shape)
     if x.size == 0:
         return wanted
     if writes_twice(wanted):
         raise ValueError(f"out has strides {wanted.strides}, so that elements share memory; pass an array without broadcasting")
-    change = _Change(source, target, backwards, centre / factor, factor / spread)
+    change = _Change(source, target, backwards, distances, gains)
     if _are_plain(given, wanted):
         repeated = change.repeated(x, wanted)
         remember(key, repeated, out, given)
