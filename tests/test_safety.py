@@ -158,6 +158,40 @@ sys.exit(os.waitpid(pid, 0)[1] != 0)
 
 
 @needs_fork
+def test_a_fork_that_waited_in_vain(run_python: RunPython) -> None:
+    """For a thread that goes on importing or compiling: the child would wait for it for ever."""
+    runs(
+        run_python,
+        """
+from fastnorm import _jit
+from fastnorm.runtime import forks
+
+forks._PATIENCE_S = 0.2
+holds, release = threading.Event(), threading.Event()
+
+def import_slowly():
+    with forks.importing():
+        holds.set()
+        release.wait()
+
+fn.mean(small)
+worker = threading.Thread(target=import_slowly)
+worker.start()
+holds.wait()
+pid = os.fork()
+if pid == 0:
+    signal.alarm(20)
+    fn.mean_var(np.ones(7))
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+release.set()
+worker.join()
+assert fn.mean_var(np.ones(7)).mean == 1
+""",
+    )
+
+
+@needs_fork
 def test_a_fork_waits_for_a_compilation_of_another_thread(run_python: RunPython) -> None:
     """Its lock would be held in the child for ever."""
     runs(

@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-# Seconds that a fork waits for imports and compilations of other threads, and between two looks.
-_PATIENCE_S, _PAUSE_S = 10.0, 0.002
+# Seconds that a fork waits for imports and compilations of other threads, and between two looks. Six processes that compiled on two cores,
+# without a cache, took 15 s each.
+_PATIENCE_S, _PAUSE_S = 30.0, 0.002
 
 _imports = threading.RLock()
 
@@ -54,8 +55,24 @@ def _after_in_parent() -> None:
 
 
 def _after_in_child() -> None:
+    if threading.get_ident() not in _held:
+        _renew()
     _after_in_parent()
     _held.clear()
+
+
+def _renew() -> None:
+    """Locks that a fork did not get, although it waited: in the child nobody is left to release them."""
+    global _imports
+    if not _is_mine(_imports):
+        _imports = threading.RLock()
+    compiler = _compiler()
+    if compiler is not None and not _is_mine(compiler):
+        sys.modules["numba.core.compiler_lock"].global_compiler_lock._lock = threading.RLock()
+
+
+def _is_mine(lock: Any) -> bool:
+    return bool(lock._is_owned())
 
 
 assert logging
