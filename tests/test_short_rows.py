@@ -118,6 +118,34 @@ def test_rows_apart() -> None:
             family.check_layer(x.copy(), gamma=gamma, out=np.zeros_like(wide)[tuple(slice(0, n) for n in x.shape)])
 
 
+@pytest.mark.parametrize("dtype", cases.FLOATS, ids=str)
+def test_sums(dtype: np.dtype) -> None:
+    """What lies beside them in memory is NaN; statistics are those of the sum alone, bit for bit."""
+    for width in WIDTHS if dtype == cases.F4 else WIDTHS[1::3]:
+        problem = rows_of(width)
+        (x, _), (residual, _) = guarded(family.sample(problem, dtype, offset=3.0)), guarded(family.sample(problem, dtype, seed=3))
+        (y, around_y), (h, around_h) = guarded(np.zeros(x.shape, dtype)), guarded(np.zeros(x.shape, dtype))
+        gamma = cases.parameter(width, cases.F4)
+        family.check_add_layer(x, residual, gamma=gamma, beta=gamma, out=(y, h))
+        assert all(np.isnan(memory[k]).all() for memory in (around_y, around_h) for k in (slice(0, 100), slice(-100, None)))
+        family.check_add_rms(x, residual, gamma=gamma)
+        added = fn.add_layer_norm(x, residual, gamma, gamma, return_stats=True)
+        for one, other in zip((added.y, added.mean, added.rstd), fn.layer_norm(h, gamma, gamma, return_stats=True), strict=True):
+            np.testing.assert_array_equal(one, other)
+        family.check_add_layer(x, residual, gamma=gamma, out=(residual, x), shared=True)
+
+
+def test_sums_of_rows_apart() -> None:
+    """Each operand with other gaps between its rows."""
+    for width in (3, 50, 120):
+        wide = family.sample(Layer((6, 50, width + 5)))
+        views = (wide[..., 2:-3], wide[..., 1:-4], np.ascontiguousarray(wide[..., :-5]), wide[:, ::-1, 5:], wide[::-1, ::-1, 5:])
+        for x, residual in ((views[k], views[k - 1]) for k in range(len(views))):
+            y, h = np.zeros_like(wide)[..., : x.shape[-1]], np.zeros_like(wide)[..., 3 : 3 + x.shape[-1]]
+            family.check_add_layer(x, residual, gamma=cases.parameter(width), out=(y, h))
+            family.check_add_rms(x, residual)
+
+
 @pytest.mark.parametrize("shape", [(101, 3, 5, 5), (7, 301, 2, 2), (2, 97, 1, 9), (300, 1, 8, 8), (5, 53, 13, 13)], ids=str)
 @pytest.mark.parametrize("activation", [None, "silu"])
 def test_planes_of_instances(shape: tuple[int, ...], activation: str | None) -> None:

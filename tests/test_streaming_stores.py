@@ -171,6 +171,9 @@ def short_rows() -> list[np.ndarray]:
             found += list(fn.layer_norm_backward(x[::-1].copy(), x, mean, rstd, parameters[0], out=at_offset(x.shape, offset + 3)))
             for _ in range(2):  # the second call is a remembered one
                 np.testing.assert_array_equal(fn.layer_norm(x, *parameters, out=at_offset(x.shape, offset)), y)
+        residual, apart = x[::-1].copy(), np.zeros((701, width + 5), np.float32)[:, 3:-2]
+        for out in ((at_offset(x.shape, offset), at_offset(x.shape, offset + 5)), (at_offset(x.shape, offset), apart)):
+            found += list(fn.add_layer_norm(x, residual, gamma, beta, out=out))
         y, rstd = fn.rms_norm(x, gamma, out=at_offset(x.shape, offset), return_stats=True)
         found += [
             y,

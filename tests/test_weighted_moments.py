@@ -130,6 +130,49 @@ def test_weights_broadcast() -> None:
     np.testing.assert_array_equal(np.isnan(masked.mean), [False, True, False, False])
 
 
+# One weight for every row of: planes, columns, one and two columns (folded), in cuts, more than one tile of columns, batches, short planes.
+ROWS_OF_WEIGHTS: list[tuple[tuple[int, ...], Any, tuple[int, ...]]] = [
+    ((8, 6, 20, 20), (0, 2, 3), (8, 1, 1, 1)),
+    ((999, 50), 0, (999, 1)),
+    ((3001, 2), 0, (3001, 1)),
+    ((3001, 1), 0, (3001, 1)),
+    ((70_001, 5), 0, (70_001, 1)),
+    ((3, 4500), 0, (3, 1)),
+    ((4, 90, 7), 1, (90, 1)),
+    ((4, 90, 7), 1, (4, 90, 1)),
+    ((64, 6, 2, 2), (0, 2, 3), (64, 1, 1, 1)),
+    ((5, 7, 11), None, (5, 1, 1)),
+    ((40, 9), 1, (40, 1)),
+]
+
+
+@pytest.mark.parametrize("dtype", [cases.F2, cases.F4, cases.F8, np.dtype(np.int16)], ids=str)
+@pytest.mark.parametrize(("shape", "axis", "of"), ROWS_OF_WEIGHTS, ids=str)
+def test_a_weight_for_every_row(shape: tuple[int, ...], axis: Any, of: tuple[int, ...], dtype: np.dtype) -> None:
+    a = cases.sample(Problem(shape, 0), cases.F8, offset=30.0).astype(dtype)
+    drawn = cases.rng_of(5, *of).integers(1, 9, of)
+    drawn[0] = axis == 1
+    wanted = expected(a, np.broadcast_to(drawn, shape), axis)
+    for weights in (drawn, drawn.astype(cases.F4), np.repeat(drawn, 2, 0).astype(">f8")[::2]):
+        check(fn.mean_var(a, axis, weights=np.broadcast_to(weights, shape)), wanted, cases.F4 if dtype.itemsize < 8 else dtype)
+    if dtype == cases.F4:
+        for view in (np.asfortranarray(a), cases.VIEWS["misaligned"](a)):
+            check(fn.mean_var(view, axis, weights=np.broadcast_to(drawn, shape)), wanted, dtype)
+
+
+def test_a_weight_for_every_row_beside_nan_and_infinity() -> None:
+    a = holed((400, 5), cases.F4)
+    weights = cases.rng_of(6).integers(0, 3, (400, 1)).astype(np.float64)
+    present = (~np.isnan(a)).astype(np.float64)
+    check(fn.mean_var(a, 0, weights=weights, nan_policy="omit"), expected(a, weights * present, 0), cases.F4)
+    assert np.isnan(fn.mean_var(a, 0, weights=weights).mean).all()
+    solid = np.nan_to_num(a, nan=1.0)
+    solid[7, 1], solid[9, 2], weights[7], weights[9] = np.inf, np.nan, 2.0, 0.0
+    mean = fn.mean_var(solid, 0, weights=weights).mean
+    assert mean[1] == np.inf
+    assert np.isfinite(np.delete(mean, 1)).all()
+
+
 def test_without_nan_nothing_changes() -> None:
     a = cases.sample(Problem((40, 6)), cases.F4)
     np.testing.assert_array_equal(fn.mean_var(a, 0, nan_policy="omit"), fn.mean_var(a, 0))

@@ -117,3 +117,14 @@ def counted(value, zero):
 def distance_or_nothing(value, shift, zero):
     """Of NaN 0."""
     return choose(value == value, distance(value, shift), zero)
+
+
+@variant
+def weight_and_distance(reduction: Any, value: Any, shift: Any, weight: Any, zero: Any) -> Any:
+    """Of an element, or of lanes of elements, of one weight; both 0 where nothing exists."""
+    if reduction.instance_class is Weighted:
+        return lambda reduction, value, shift, weight, zero: (weight, choose(weight == zero, zero, distance(value, shift)))
+    return lambda reduction, value, shift, weight, zero: (
+        choose(value == value, weight, zero),
+        choose(weight == zero, zero, distance_or_nothing(value, shift, zero)),
+    )

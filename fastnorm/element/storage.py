@@ -40,6 +40,12 @@ class Strided(NamedTuple):
     sample: Any  # storage of no element: gives the dtype
 
 
+class Repeated(NamedTuple):
+    """Runs that are one element each, which lies in a plain or 16-bit storage; to read."""
+
+    elements: Any
+
+
 _MEMORY, _START, _STEP, _SWAPPED, _SAMPLE = range(5)
 
 
@@ -60,8 +66,14 @@ def is_strided(storage: Any) -> bool:
     return is_tagged(storage, Strided)
 
 
+def is_repeated(storage: Any) -> bool:
+    return is_tagged(storage, Repeated)
+
+
 def compute_type(storage: Any) -> Any:
     """Numba type of the arithmetic: float32 for what fits in it, float64 for the rest."""
+    if is_repeated(storage):
+        return compute_type(storage[0])
     if is_tagged(storage, Strided):
         return compute_type(storage[_SAMPLE])
     if isinstance(storage, types.Array):
@@ -129,6 +141,11 @@ def load(typing_context: Any, run: Any, index: Any) -> Any:
     """Element of a run, in the compute dtype; of None None."""
     if run is types.none:
         return types.none(run, types.intp), lambda context, builder, signature, arguments: context.get_dummy_value()
+    if is_repeated(run):
+        signature, generate_one = load._defn(typing_context, run[0], types.intp)
+        return signature.return_type(run, types.intp), lambda context, builder, _, arguments: generate_one(
+            context, builder, signature, [builder.extract_value(arguments[0], 0), context.get_constant(types.intp, 0)]
+        )
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         value, at = arguments
@@ -217,6 +234,10 @@ def cut(typing_context: Any, storage: Any, start: Any, count: Any) -> Any:
             return context.get_dummy_value()
         if is_tagged(storage, Strided):
             return builder.insert_value(borrowed(context, builder, storage, value), begin, _START)
+        if is_repeated(storage):
+            signature, generate_run = cut._defn(typing_context, storage[0], types.intp, types.intp)
+            run = generate_run(context, builder, signature, [builder.extract_value(value, 0), begin, length])
+            return builder.insert_value(value, run, 0)
         if isinstance(storage, types.Array):
             return shortened(context, builder, storage, value, begin, length)
         run = shortened(context, builder, storage[0], builder.extract_value(value, 0), begin, length)

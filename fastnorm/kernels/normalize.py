@@ -6,11 +6,7 @@ streams : as in `kernels.apply`; a branch cost rows of 1 to 64 elements half of 
 
 from __future__ import annotations
 
-from typing import Any
-
-from numba.core import types
-
-from fastnorm._jit import chunk_body, driver, loop, variant
+from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.moments import EMPTY, about_shift, merge, reciprocal_std, rounded_mean, variance
 from fastnorm.element.parameters import either, gain_of, of_elements, only_with, only_without, shift_of
@@ -23,7 +19,7 @@ from fastnorm.kernels.dense_runs import by_lines
 from fastnorm.kernels.group_runs import are_lines, normalize_by_lines, normalize_statistic, shared_by_runs, vectors_of_runs
 from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, means_of, moments_of_block, moments_of_span, record, record_columns
 from fastnorm.kernels.prefetch import AHEAD, PIECE, fetch_edges_to_write, fetch_run, fetch_run_later, fetch_run_to_write
-from fastnorm.kernels.scratch import staging, vectors, vectors_beside
+from fastnorm.kernels.scratch import holding, vectors, vectors_beside
 from fastnorm.kernels.tile import normalize_run, normalize_to, put_sum_of_runs, sums_about_guess
 from fastnorm.kernels.walk import (
     column_place,
@@ -135,14 +131,6 @@ def normalize_line(
             at += n
         segment = end
         param += 1
-
-
-@variant
-def holding(total: Any, streams: Any, n: Any) -> Any:
-    """Scratch memory for n sums that are stored without the caches, and read from here; else None."""
-    if total is types.none or streams is types.none:
-        return lambda total, streams, n: None
-    return lambda total, streams, n: staging(total, n)
 
 
 @loop

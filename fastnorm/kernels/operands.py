@@ -8,7 +8,7 @@ import numpy as np
 
 from fastnorm.element.activation import Clip, Gelu, GeluTanh, LeakyRelu, Relu, Silu
 from fastnorm.element.reductions import Absolutes, Extrema, Present, Weighted
-from fastnorm.element.storage import BFloat16, Half, Strided
+from fastnorm.element.storage import BFloat16, Half, Repeated, Strided
 from fastnorm.plan.memory import View, kind_of
 
 ACTIVATIONS = {
@@ -69,6 +69,8 @@ def storage(carrier: Any, unit: int) -> Any:
         if carrier.strided:
             step = carrier.row[1 + unit]
             return Strided(carrier.carrier, carrier.row[0], step, carrier.swapped, _sample(carrier.kind))
+        if carrier.repeated:
+            return Repeated(storage(carrier._replace(repeated=False), unit))
         flat = carrier.carrier
         kind = carrier.kind
     else:

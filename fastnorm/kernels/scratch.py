@@ -92,3 +92,11 @@ def staging(out: Any, n: Any) -> Any:
     if out.instance_class is Half:
         return lambda out, n: Half(np.empty(n, np.uint16))
     return lambda out, n: BFloat16(np.empty(n, np.uint16))
+
+
+@variant
+def holding(total: Any, streams: Any, n: Any) -> Any:
+    """Scratch memory for n sums that are stored without the caches, and read from here; else None."""
+    if total is types.none or streams is types.none or is_strided(total):
+        return lambda total, streams, n: None
+    return lambda total, streams, n: staging(total, n)

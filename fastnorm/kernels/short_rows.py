@@ -10,7 +10,7 @@ from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.affine import origin_near
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.lanes import lanes_of
-from fastnorm.element.parameters import gain_of, instead_of, shift_of
+from fastnorm.element.parameters import either, gain_of, instead_of, only_without, shift_of
 from fastnorm.element.storage import FEW_LANES, LANES, as_compute, at, cut, load, row, write, zero_of
 from fastnorm.kernels.apply import parameters_of_channels
 from fastnorm.kernels.columns import clear, copy_run
@@ -19,12 +19,13 @@ from fastnorm.kernels.dense_runs import FETCHED, by_lines, normalize_lines, repe
 from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, means_of, put_variances
 from fastnorm.kernels.normalize import settle_rows
 from fastnorm.kernels.prefetch import fetch_edges_to_write, fetch_run_anyway, fetch_run_later
-from fastnorm.kernels.scratch import vectors
+from fastnorm.kernels.scratch import holding, vectors
 from fastnorm.kernels.tile import (
     FEW,
     mean_distance,
     normalize_in_lanes,
     normalize_to,
+    put_sum_of_runs,
     squares_at_once,
     sums_at_once,
 )
@@ -33,6 +34,8 @@ from fastnorm.plan.table import (
     BATCH,
     CHANNEL,
     CHUNKS,
+    EXTRA,
+    GRAD_EXTRA,
     INNER,
     MEAN_OF,
     NO_RSTD,
@@ -116,14 +119,13 @@ def sums_of_some(src, centre, place, step, n, inner, shifts, totals, squares):
 
 
 @chunk_body
-def statistics_of_short_rows(src, stats, first, centre, eps, lines, table, begin, n, inner):
-    """Of rows begin to begin + n, to the statistics from `first` on.
+def statistics_of_short_rows(src, stats, first, centre, eps, lines, place, step, n, inner):
+    """Of n rows, to the statistics from `first` on.
 
     lines : None, or anything if the next block is fetched meanwhile, some rows at once. Not in the loops over rows: compiled with it, these
             had other last bits
     """
     wide_vectors()
-    place, step = row_place(table, SRC, begin)
     shifts, totals, squares = cut(row(stats, MEAN), first, n), cut(row(stats, LOW), first, n), cut(row(stats, VARIANCE), first, n)
     if centre is None:
         clear(shifts, n)
@@ -157,8 +159,7 @@ def parameters_of_rows(parameters, table, begin, n, stats, first, centre, gamma,
 
 
 @loop
-def normalize_rows_in_lanes(src, out, parameters, gamma, beta, activation, streams, table, begin, n, inner, lanes):
-    place, step = row_place(table, SRC, begin)
+def normalize_rows_in_lanes(src, ahead, out, parameters, gamma, beta, activation, streams, place, step, table, begin, n, inner, lanes):
     target, target_step = row_place(table, OUT, begin)
     highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
     gain = gain_of(gamma, 0, inner)
@@ -168,13 +169,12 @@ def normalize_rows_in_lanes(src, out, parameters, gamma, beta, activation, strea
         if streams is None:
             normalize_in_lanes(run, None, result, inner, at(highs, k), at(lows, k), at(scales, k), gain, shift, activation, lanes)
         else:
-            fetch_run_anyway(src, place + (n + k) * step, inner)
+            fetch_run_anyway(ahead, place + (n + k) * step, inner)
             normalize_to(run, None, result, inner, at(highs, k), at(lows, k), at(scales, k), gain, shift, activation, streams)
 
 
 @loop
-def write_lines(src, out, parameters, spare, gamma, beta, activation, table, begin, n, inner):
-    place, step = row_place(table, SRC, begin)
+def write_lines(src, out, parameters, spare, gamma, beta, activation, place, step, table, begin, n, inner):
     target, target_step = row_place(table, OUT, begin)
     if step != inner or target_step != inner or inner < lanes_of(out):
         return False
@@ -187,14 +187,17 @@ def write_lines(src, out, parameters, spare, gamma, beta, activation, table, beg
 
 
 @chunk_body
-def normalize_short_rows(src, out, parameters, spare, lines, gamma, beta, activation, streams, table, begin, n, inner):
+def normalize_short_rows(src, ahead, out, parameters, spare, lines, gamma, beta, activation, streams, place, step, table, begin, n, inner):
+    """ahead : the source if its next rows are to be fetched, or None"""
     wide_vectors()
-    if lines is not None and write_lines(src, out, parameters, spare, gamma, beta, activation, table, begin, n, inner):
+    if lines is not None and write_lines(src, out, parameters, spare, gamma, beta, activation, place, step, table, begin, n, inner):
         return
     if streams is None and inner <= FEW_LANES:
-        normalize_rows_in_lanes(src, out, parameters, gamma, beta, activation, None, table, begin, n, inner, FEW_LANES)
+        normalize_rows_in_lanes(
+            src, ahead, out, parameters, gamma, beta, activation, None, place, step, table, begin, n, inner, FEW_LANES
+        )  # fmt: skip
     else:
-        normalize_rows_in_lanes(src, out, parameters, gamma, beta, activation, streams, table, begin, n, inner, LANES)
+        normalize_rows_in_lanes(src, ahead, out, parameters, gamma, beta, activation, streams, place, step, table, begin, n, inner, LANES)
 
 
 @loop
@@ -204,16 +207,43 @@ def fetch_edges_of_rows(out, table, begin, n, inner):
         fetch_edges_to_write(out, place + k * step, inner)
 
 
+@loop
+def add_rows(src, addend, total, held, streams, table, begin, n, inner):
+    """Write the sums of n rows and their addends, as `put_sum_of_runs`: where nothing lies between them, of all in one run."""
+    place, step = row_place(table, SRC, begin)
+    of_addend, addend_step = row_place(table, EXTRA, begin)
+    target, target_step = row_place(table, GRAD_EXTRA, begin)
+    whole = step == inner and addend_step == inner and target_step == inner
+    times, length = (1, n * inner) if whole else (n, inner)
+    for k in range(times):
+        if streams is not None:
+            fetch_run_later(src, place + n * step + k * step, length)
+            fetch_run_later(addend, of_addend + n * addend_step + k * addend_step, length)
+        run, added = cut(src, place + k * step, length), cut(addend, of_addend + k * addend_step, length)
+        put_sum_of_runs(run, added, cut(total, target + k * target_step, length), cut(held, k * inner, length), length)
+
+
+@loop
+def place_of_rows(total, held, table, begin, inner):
+    """Where what is normalized begins, and how far apart its rows lie."""
+    if held is not None:
+        return 0, inner
+    return row_place(table, SRC if total is None else GRAD_EXTRA, begin)
+
+
 @chunk_body
-def short_rows_normalize_chunk(src, out, stats, gamma, beta, centre, eps, activation, streams, table, chunk):
+def short_rows_normalize_chunk(src, addend, out, total, stats, gamma, beta, centre, eps, activation, streams, table, chunk):
     """out   : None for the moments alone
+    addend, total : None, or the sum of source and addend is written to `total` and normalized instead
     stats : or of no columns, where nobody asks for statistics: rows of 16 then take half as long, of 32 0.75 of the time
     """
     compact()
     inner = table[PROBLEM, INNER]
     first, last = span(table[PROBLEM, BATCH] * table[PROBLEM, CHANNEL], table[PROBLEM, CHUNKS], chunk)
     block = min(MOST, BLOCK // inner)
-    lines = by_lines(out, src, None, activation, streams)
+    held = holding(total, streams, block * inner)
+    source, ahead = either(held, either(total, src)), only_without(src, total)
+    lines = by_lines(out, source, None, activation, streams)
     parameters, spare = vectors(zero_of(src), 4, block), spare_vectors(lines, zero_of(src), inner)
     wanted = stats.shape[1] > 0
     found = stats if wanted else vectors(0.0, 4, block)
@@ -221,22 +251,27 @@ def short_rows_normalize_chunk(src, out, stats, gamma, beta, centre, eps, activa
     repeat_parameter(lines, spare, 1, gain_of(beta, 0, inner), inner)
     for begin in range(first, last, block):
         n = min(block, last - begin)
-        place = begin if wanted else 0
+        target = begin if wanted else 0
         if lines is not None and row_place(table, OUT, begin)[1] == inner:
             fetch_edges_of_rows(out, table, begin, 1, n * inner)
         elif streams is not None:
             fetch_edges_of_rows(out, table, begin, n, inner)
-        statistics_of_short_rows(src, found, place, centre, eps, lines, table, begin, n, inner)
+        if total is not None:
+            add_rows(src, addend, total, held, streams, table, begin, n, inner)
+        place, step = place_of_rows(total, held, table, begin, inner)
+        statistics_of_short_rows(source, found, target, centre, eps, only_without(lines, total), place, step, n, inner)
         if out is not None:
-            parameters_of_rows(parameters, table, begin, n, found, place, centre, gamma, beta)
-            normalize_short_rows(src, out, parameters, spare, lines, gamma, beta, activation, streams, table, begin, n, inner)
+            parameters_of_rows(parameters, table, begin, n, found, target, centre, gamma, beta)
+            normalize_short_rows(
+                source, ahead, out, parameters, spare, lines, gamma, beta, activation, streams, place, step, table, begin, n, inner
+            )  # fmt: skip
     if streams is not None:
         fence()
 
 
 @driver
-def short_rows_normalize(crew, src, out, stats, gamma, beta, centre, eps, activation, streams, table):
-    arguments = (src, out, stats, gamma, beta, centre, eps, activation, streams, table)
+def short_rows_normalize(crew, src, addend, out, total, stats, gamma, beta, centre, eps, activation, streams, table):
+    arguments = (src, addend, out, total, stats, gamma, beta, centre, eps, activation, streams, table)
     deal(crew, short_rows_normalize_chunk, table[PROBLEM, CHUNKS], arguments)
 
 
@@ -249,7 +284,8 @@ def short_rows_averages_chunk(src, averages, what, times, by, table, chunk):
     stats = vectors(0.0, 4, block)
     for begin in range(first, last, block):
         n = min(block, last - begin)
-        statistics_of_short_rows(src, stats, 0, 0, NO_RSTD, None, table, begin, n, inner)
+        place, step = row_place(table, SRC, begin)
+        statistics_of_short_rows(src, stats, 0, 0, NO_RSTD, None, place, step, n, inner)
         target = cut(averages, begin, n)
         if what == MEAN_OF:
             copy_run(target, row(stats, MEAN), n)

@@ -119,7 +119,9 @@ def normalize_rows(crew, x, gamma, beta, out, stats, centre, eps, table):
 def normalize_short_rows(crew, x, gamma, beta, out, stats, centre, eps, table):
     if not rows_fit(x, gamma, beta, out, table):
         return False
-    short_rows_normalize(crew, x.reshape(-1), out.reshape(-1), stats, along(gamma, x), along(beta, x), centre, eps, None, None, table)
+    short_rows_normalize(
+        crew, x.reshape(-1), None, out.reshape(-1), None, stats, along(gamma, x), along(beta, x), centre, eps, None, None, table
+    )
     return True
 
 
@@ -141,7 +143,7 @@ def normalize_group_rows(crew, x, gamma, beta, out, stats, eps, table):
 def normalize_short_group_rows(crew, x, gamma, beta, out, stats, eps, table):
     if not groups_fit(x, gamma, beta, out, table):
         return False
-    short_rows_normalize(crew, x.reshape(-1), out.reshape(-1), stats, double(gamma), double(beta), 0, eps, None, None, table)
+    short_rows_normalize(crew, x.reshape(-1), None, out.reshape(-1), None, stats, double(gamma), double(beta), 0, eps, None, None, table)
     return True
 
 

@@ -134,19 +134,19 @@ def options_of(problem: Problem) -> tuple[Any, ...]:
     return (0 if problem.schedule.stream else None, *of_columns(problem))
 
 
-def is_short(problem: Problem) -> bool:
-    """Whether `kernels.short_rows` takes the rows of a problem."""
-    return problem.schedule.short and problem.carriers[EXTRA - 1] is None
+def is_short(problem: Problem, adds: bool = False) -> bool:
+    """Whether `kernels.short_rows` takes the rows of a problem, as they are or, if it `adds`, their sums with EXTRA."""
+    return problem.schedule.short and (adds or problem.carriers[EXTRA - 1] is None)
 
 
-def _rows_launch(problem: Problem, eps: float, activation: Any, centre: Any, *, writes: bool) -> Callable[..., None]:
+def _rows_launch(problem: Problem, eps: float, activation: Any, centre: Any, *, writes: bool, adds: bool = False) -> Callable[..., None]:
     """A function of statistics, src, extra, out, total, gamma, beta; where nothing is written, nothing streams."""
     table, options = problem.table, options_of(problem) if writes else (None,)
-    if is_short(problem):
+    if is_short(problem, adds):
         short = Launch(problem, kernels.short_rows, "short_rows_normalize")
 
-        def walk_short(stats: Statistics, src: Any, extra: None, out: Any, total: None, gamma: Any, beta: Any) -> None:
-            short(src, out, stats, gamma, beta, centre, eps, activation, *options, table)
+        def walk_short(stats: Statistics, src: Any, extra: Any, out: Any, total: Any, gamma: Any, beta: Any) -> None:
+            short(src, extra, out, total, stats, gamma, beta, centre, eps, activation, *options, table)
 
         return walk_short
     rows = Launch(problem, kernels.normalize, "rows_normalize")
@@ -284,7 +284,7 @@ def normalize_pass(
     wanted : whether anybody looks at the statistics
     """
     schedule, table = problem.schedule, problem.table
-    shape = (4, problem.geometry.statistics if wanted or not is_short(problem) else 0)
+    shape = (4, problem.geometry.statistics if wanted or not is_short(problem, adds) else 0)
     if not schedule.fused:
         first, second = moments_pass(problem, eps, centre), apply_pass(problem, None, activation)
 
@@ -296,7 +296,7 @@ def normalize_pass(
 
         return in_two
     if schedule.rows:
-        rows = _rows_launch(problem, eps, activation, centre, writes=True)
+        rows = _rows_launch(problem, eps, activation, centre, writes=True, adds=adds)
 
         def in_rows(operands: Storages, gamma: Any, beta: Any) -> Statistics:
             stats = np.empty(shape)

@@ -155,11 +155,24 @@ def reduce_moments(a: Array, axes: tuple[int, ...], weights: Array | None = None
     weights : array of the shape of `a`, perhaps broadcast; an element of weight 0 does not exist
     omit    : whether NaN does not exist either
     """
-    if weights is not None and weights.dtype == np.float64 and computes_single(a.dtype) and not _are_ordinary(weights):
-        a = a.astype(np.float64)
+    if weights is not None:
+        if weights.dtype == np.float64 and computes_single(a.dtype) and not _are_ordinary(_different(weights)):
+            a = a.astype(np.float64)
+        weights = _computed(weights, np.dtype(np.float32 if computes_single(a.dtype) else np.float64))
     if weights is None and not (omit and _likely_nan(a)):
         return _plain_moments(a, axes, omit)
     return _counted_moments(a, axes, weights, omit)
+
+
+def _different(weights: Array) -> Array:
+    """Without the repetitions of a broadcast array."""
+    return weights[tuple(slice(None) if step else slice(1) for step in weights.strides)]
+
+
+def _computed(weights: Array, dtype: np.dtype[Any]) -> Array:
+    """Weights that are the same along an axis, and so are few, in the dtype that kernels add them in."""
+    few = _different(weights)
+    return weights if few.shape == weights.shape else np.broadcast_to(few.astype(dtype), weights.shape)
 
 
 def _are_ordinary(weights: Array) -> bool:

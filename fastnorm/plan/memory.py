@@ -34,6 +34,7 @@ class View(NamedTuple):
     strided: bool
     swapped: bool
     row: tuple[int, int, int, int, int]
+    repeated: bool = False  # every run is one element
 
 
 def kind_of(dtype: np.dtype[Any]) -> str:
@@ -70,17 +71,19 @@ class Form(NamedTuple):
     strided: bool
     swapped: bool
     row: tuple[int, int, int, int, int]
+    repeated: bool
 
     def view(self, array: NDArray[Any]) -> View:
         address = array.__array_interface__["data"][0] + self.lowest
         carrier = np.asarray(_Bytes(array, address, self.items, self.typestr))
-        return View(carrier, self.kind, self.strided, self.swapped, self.row)
+        return View(carrier, self.kind, self.strided, self.swapped, self.row, self.repeated)
 
 
-def form_of(array: NDArray[Any], steps: Steps, sizes: Steps, plain: bool) -> Form:
+def form_of(array: NDArray[Any], steps: Steps, sizes: Steps, plain: bool, repeated: bool = False) -> Form:
     """Present arrays to the kernels without copying them: as they are, or as bytes.
 
-    steps : bytes along b, o, c, i
+    steps    : bytes along b, o, c, i
+    repeated : present runs as one element each, if arrays are `plain`
     """
     lowest = sum(min(0, step * (size - 1)) for step, size in zip(steps, sizes, strict=True))
     highest = sum(max(0, step * (size - 1)) for step, size in zip(steps, sizes, strict=True)) + array.itemsize
@@ -88,7 +91,8 @@ def form_of(array: NDArray[Any], steps: Steps, sizes: Steps, plain: bool) -> For
     b, o, c, i = (step // scale for step in steps)
     row = (-lowest // scale, b, o, c, i)
     typestr = raw_type(array.dtype) if plain else "|u1"
-    return Form(lowest, (highest - lowest) // scale, typestr, kind_of(array.dtype), not plain, not array.dtype.isnative, row)
+    kind, swapped = kind_of(array.dtype), not array.dtype.isnative
+    return Form(lowest, (highest - lowest) // scale, typestr, kind, not plain, swapped, row, plain and repeated)
 
 
 def lent(array: NDArray[Any]) -> NDArray[Any]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fastnorm.plan.geometry import Collapsed, Geometry, collapse
 from fastnorm.plan.memory import Form, contiguous, copy_to, form_of, is_aligned, is_plain, kind_of
 from fastnorm.plan.schedule import Schedule, make_schedule
-from fastnorm.plan.table import GRAD, N_ROWS, PARAM, PROBLEM, WIDTH
+from fastnorm.plan.table import EXTRA, GRAD, N_ROWS, PARAM, PROBLEM, WIDTH
 
 Array = NDArray[Any]
 Operands = tuple[Array | None, ...]  # by row of the table: entry k is row k + 1
@@ -183,6 +183,15 @@ def _schedule(layout: Layout, geometry: Geometry, collapsed: Collapsed, arrays: 
     )
 
 
+def _are_repeated(arrays: list[Array], collapsed: Collapsed) -> bool:
+    """Whether weights are one number for every row of a plain array."""
+    x, weights = arrays
+    of_x, of_weights = collapsed.strides
+    _, _, channel, inner = sizes = collapsed.sizes
+    constant = channel * inner > 1 and of_weights[2] == of_weights[3] == 0
+    return constant and is_aligned(weights, of_weights) and is_plain(x, of_x, sizes, 3 if inner > 1 else 2)
+
+
 def _table(layout: Layout, geometry: Geometry, schedule: Schedule, rows: dict[int, tuple[int, ...]]) -> NDArray[np.int64]:
     table = np.zeros((N_ROWS, WIDTH), np.int64)
     s = schedule
@@ -223,15 +232,19 @@ def _arrange_any(layout: Layout, operands: Operands, n_threads: int) -> tuple[Pr
     if collapsed is None:  # pairs of operands fit, all together do not: one memory order for everybody
         return _arrange_copied(layout, x, operands, n_threads), None
     geometry = _geometry(layout, collapsed)
+    repeated = not layout.streams and arranged[EXTRA - 1] is not None and _are_repeated(arrays, collapsed)
     schedule = _schedule(layout, geometry, collapsed, arrays, n_threads, operands[GRAD - 1] is not None)
     unit = 3 if schedule.planar or geometry.inner > 1 else 2
     # One strided operand makes all of them strided: every mixture would be a kernel of its own to compile.
-    plain = all(
+    plain = repeated or all(
         is_aligned(a, steps) if layout.any_step else is_plain(a, steps, collapsed.sizes, unit)
         for a, steps in zip(arrays, collapsed.strides, strict=True)
     )
     steps_of = iter(collapsed.strides)
-    forms = tuple(None if a is None else form_of(a, next(steps_of), collapsed.sizes, plain) for a in arranged)
+    forms = tuple(
+        None if a is None else form_of(a, next(steps_of), collapsed.sizes, plain, repeated and k == EXTRA - 1)
+        for k, a in enumerate(arranged)
+    )
     if not plain:
         schedule = schedule._replace(stream=False)
     table = _table(layout, geometry, schedule, {k + 1: form.row for k, form in enumerate(forms) if form is not None})
