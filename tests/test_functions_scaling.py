@@ -114,3 +114,24 @@ def test_what_one_of_them_refuses() -> None:
         minmax_scale(table(), (3, 2))
     with pytest.raises(np.exceptions.AxisError):
         scale(table()[0], axis=1)
+
+
+NORMS = {"l1": 1, "l2": 2, "max": np.inf}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(3001, 1), (1000, 8), (700, 9), (301, 50), (7, 3000), (3, 70_001), (20, 70_001)], ids=str)
+@pytest.mark.parametrize("norm", NORMS)
+def test_rows_of_every_width(norm: str, shape: tuple[int, int], dtype: str) -> None:
+    """Those measured in place, by a function, in blocks of one and of many; magnitudes whose squares are no float32; rows of zeros."""
+    X = np.random.default_rng(3).standard_normal(shape).astype(dtype)
+    X[0], X[-1] = 0.0, X[-1] * X.dtype.type(1e30)
+    wanted = np.linalg.norm(X.astype(np.float64), NORMS[norm], axis=1)
+    wanted[0] = 1.0
+    Y, found = normalize(X, norm, return_norm=True)
+    np.testing.assert_allclose(found, wanted, rtol=1e-12)
+    np.testing.assert_allclose(Y, X / wanted[:, None], rtol=TOLERANCE[dtype])
+    apart = np.asfortranarray(X)
+    np.testing.assert_allclose(normalize(apart, norm), Y, rtol=TOLERANCE[dtype])
+    assert normalize(X, norm, copy=False) is X
+    np.testing.assert_array_equal(X, Y)

@@ -124,6 +124,11 @@ def test_lines_have_norm_1(norm: str) -> None:
         np.testing.assert_allclose(dense(normalize(container(X), norm)), normalize(X, norm), rtol=1e-12)
         np.testing.assert_allclose(dense(normalize(container(X), norm, axis=0)), normalize(X, norm, axis=0), rtol=1e-12)
         np.testing.assert_allclose(dense(Normalizer(norm).transform(container(X))), normalize(X, norm), rtol=1e-12)
+    X = sp.random_array(
+        (5000, 60), density=0.05, rng=np.random.default_rng(4), format="csr"
+    )  # many empty lines, more than are dealt at once
+    np.testing.assert_allclose(dense(normalize(X, norm)), normalize(dense(X), norm), rtol=1e-12)
+    X = table(missing=False)
     _, norms = normalize(sp.csr_array(X), "max", return_norm=True)
     np.testing.assert_array_equal(norms, np.abs(X).max(axis=1))
     with pytest.raises(NotImplementedError, match="norm 'l1'"):

@@ -5,23 +5,31 @@ starts  : of the stored elements of every major index, and the end of the last
 weights : float64, one per index of the axis that is summed over, or None
 sums    : float64 (chunks, n, 4) or (n, 4). Per statistic: weight of elements that are numbers, sums of d and d*d, where
           d = x - centre, and weight of NaN. Side by side, because an element adds to all of them.
-sizes   : float64 (chunks, n, 2), number of NaN, largest magnitude; or (n, 4), then sum of magnitudes and of squares
+sizes   : float64 (chunks, n, 2) or (n, 2), number of NaN, largest magnitude
 """
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from fastnorm._jit import chunk_body, driver, loop
+import numpy as np
+from numba.core import types
+
+from fastnorm._jit import chunk_body, driver, loop, variant
 from fastnorm.element.bits import wide_vectors
 from fastnorm.element.moments import rounded_mean
 from fastnorm.element.reductions import greater
-from fastnorm.element.sparse import is_off_centre, with_zeros
-from fastnorm.element.storage import at, cut, load, put, row, write
+from fastnorm.element.sparse import factor_of, is_off_centre, root, with_zeros
+from fastnorm.element.storage import as_compute, at, cut, load, put, row, write
 from fastnorm.kernels.dealing import deal
+from fastnorm.kernels.scratch import vectors
 from fastnorm.kernels.walk import span
 
 FIELDS, FEW_FIELDS = 4, 2
+# Norms of lines: the sum of magnitudes, the root of the sum of squares, the largest magnitude.
+SUM, ROOT, LARGEST = range(3)
+# Elements of a line that calls of functions would take longer than; lines, and elements, that are measured before they are scaled.
+FEW, MOST_LINES, AT_ONCE = 8, 256, 2048
 
 
 @loop
@@ -152,33 +160,115 @@ def minor_largest(crew, values, places, sizes):
 
 
 @chunk_body
-def sizes_of_run(run):
+def largest_of_run(run):
+    """Number of NaN, largest magnitude of the others."""
     wide_vectors()
-    unknown, largest, total, squares = 0.0, 0.0, 0.0, 0.0
+    unknown, largest = 0.0, 0.0
     for i in range(run.size):
-        value = abs(float(load(run, i)))
-        known = value == value
-        value = value if known else 0.0
-        unknown += 0.0 if known else 1.0
+        value = abs(as_compute(0.0, load(run, i)))
+        unknown += 0.0 if value == value else 1.0
         largest = greater(value, largest)
-        total += value
-        squares += value * value
-    return unknown, largest, total, squares
+    return unknown, largest
 
 
 @chunk_body
-def major_sizes_chunk(values, starts, sizes, chunks, chunk):
+def major_largest_chunk(values, starts, sizes, chunks, chunk):
     first, last = span(starts.size - 1, chunks, chunk)
     for major in range(first, last):
         begin = index_at(starts, major)
-        line = sizes_of_run(cut(values, begin, index_at(starts, major + 1) - begin))
-        for field in range(FIELDS):
+        line = largest_of_run(cut(values, begin, index_at(starts, major + 1) - begin))
+        for field in range(FEW_FIELDS):
             sizes[major, field] = line[field]
 
 
 @driver
-def major_sizes(crew, values, starts, sizes, chunks):
-    deal(crew, major_sizes_chunk, chunks, (values, starts, sizes, chunks))
+def major_largest(crew, values, starts, sizes, chunks):
+    deal(crew, major_largest_chunk, chunks, (values, starts, sizes, chunks))
+
+
+@chunk_body
+def size_of_run(run, norm):
+    wide_vectors()
+    return size_of(run, norm)
+
+
+@loop
+def size_of(run, norm):
+    """What the norm is made of, in float64: squares of float32 may be no float32."""
+    size = 0.0
+    if norm == SUM:
+        for i in range(run.size):
+            size += abs(as_compute(0.0, load(run, i)))
+    elif norm == ROOT:
+        for i in range(run.size):
+            value = as_compute(0.0, load(run, i))
+            size += value * value
+    else:
+        for i in range(run.size):
+            size = greater(abs(as_compute(0.0, load(run, i))), size)
+    return size
+
+
+@chunk_body
+def settle_norms(norms, factors, first, n, norm, least):
+    """Row by row, roots and divisions were half the time of rows of two."""
+    wide_vectors()
+    some = cut(norms, first, n)
+    if norm == ROOT:
+        for k in range(n):
+            write(some, k, root(at(some, k)))
+    factors_of(some, factors, n, least)
+
+
+@chunk_body
+def factors_of(norms, factors, n, least):
+    wide_vectors()
+    for k in range(n):
+        write(factors, k, factor_of(at(norms, k), least))
+
+
+@variant
+def start_of(starts: Any, major: Any) -> Any:
+    """Of a major index; all are equally long where `starts` is a number."""
+    if isinstance(starts, types.Integer):
+        return lambda starts, major: starts * major
+    return lambda starts, major: index_at(starts, major)
+
+
+@chunk_body
+def normalize_major_chunk(values, starts, norm, least, norms, out, chunks, chunk):
+    first, last = span(norms.size, chunks, chunk)
+    scratch = vectors(0.0, 1, MOST_LINES)
+    begin = first
+    while begin < last:
+        factors = row(scratch, 0)
+        end, start = begin, start_of(starts, begin)
+        while end < last and end - begin < MOST_LINES and start_of(starts, end) - start < AT_ONCE:
+            place = start_of(starts, end)
+            run = cut(values, place, start_of(starts, end + 1) - place)
+            norms[end] = size_of(run, norm) if run.size <= FEW else size_of_run(run, norm)
+            end += 1
+        settle_norms(norms, factors, begin, end - begin, norm, least)
+        for major in range(begin, end):
+            place, factor = start_of(starts, major), at(factors, major - begin)
+            n = start_of(starts, major + 1) - place
+            run, target = cut(values, place, n), cut(out, place, n)
+            if n > FEW:
+                scale_run(run, factor, target)
+            else:
+                for i in range(n):
+                    write(target, i, load(run, i) * factor)
+        begin = end
+
+
+@driver
+def normalize_major(crew, values, starts, norm, least, norms, out, chunks):
+    """Stored elements of every major index, divided by their norm: SUM, ROOT or LARGEST; those of a norm below `least` are copied.
+
+    starts : or their distance, where all lines are equally long
+    norms  : float64, one per major index
+    """
+    deal(crew, normalize_major_chunk, chunks, (values, starts, norm, least, norms, out, chunks))
 
 
 @chunk_body

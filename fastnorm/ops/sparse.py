@@ -20,7 +20,11 @@ Array = NDArray[Any]
 # Every chunk of a sum over the major axis has a line per statistic to clear and to add up: worth it for this many
 # stored elements per number of the lines. Results depend on the number of these chunks: it follows from the matrix alone.
 ENTRIES_PER_CHUNK, MOST_CHUNKS = 65536, 16
-SHORT_LINE = 512
+# Lines are not dealt to threads in parts: fewer than so many that are so long are left to reductions that are.
+LONG_LINE, FEW_LINES = 65536, 16
+
+
+NORMS = ("l1", "l2", "max")  # as `kernels.sparse` numbers them
 
 
 class Compressed(NamedTuple):
@@ -28,7 +32,7 @@ class Compressed(NamedTuple):
 
     values: Array
     places: Array
-    starts: Array
+    starts: Any  # array, or the length of all
     majors: int
     minors: int
 
@@ -36,15 +40,6 @@ class Compressed(NamedTuple):
         """What the stored elements are dealt to, if each chunk has as many numbers of its own."""
         entries = self.values.size
         return max(1, min(MOST_CHUNKS, entries // max(ENTRIES_PER_CHUNK, numbers)))
-
-
-class LineSizes(NamedTuple):
-    """Of the stored elements of every major index, but for NaN."""
-
-    unknown: NDArray[np.float64]  # number of NaN
-    largest: NDArray[np.float64]
-    total: NDArray[np.float64]
-    squares: NDArray[np.float64]
 
 
 def compressed(matrix: Any) -> Compressed:
@@ -63,14 +58,11 @@ def _vector(array: Array) -> Array:
 
 
 def lines_of(table: Array) -> Compressed | None:
-    """A table of short contiguous rows as a matrix that stores all of them; None of any other table.
-
-    Rows of 50 float32 are measured in 20 ns each and scaled in 20; general reductions take 160 and 50.
-    """
+    """A table of contiguous rows as a matrix that stores all of them, `starts` their length; None of few long rows and of other tables."""
     n, width = table.shape
-    if table.dtype.char not in "fd" or not table.flags.c_contiguous or not table.flags.aligned or width > SHORT_LINE:
+    if table.dtype.char not in "fd" or not table.flags.c_contiguous or not table.flags.aligned or (width > LONG_LINE and n < FEW_LINES):
         return None
-    return Compressed(_vector(table.reshape(-1)), np.empty(0, np.int32), np.arange(0, (n + 1) * width, width), n, width)
+    return Compressed(_vector(table.reshape(-1)), np.empty(0, np.int32), width, n, width)
 
 
 def summed(matrix: Any) -> Any:
@@ -132,8 +124,9 @@ def column_largest(matrix: Any) -> NDArray[np.float64]:
     """Largest magnitudes of the columns of canonical CSR or CSC without NaN; NaN where there is nothing else."""
     parts = compressed(matrix)
     if matrix.format == "csc":
-        found = line_sizes(parts)
-        unknown, largest = found.unknown, found.largest
+        found = np.empty((parts.majors, kernels.sparse.FEW_FIELDS))
+        _launch("major_largest", parts.chunks(), parts.values, parts.starts, found, parts.chunks())
+        unknown, largest = found.T
     else:
         fields = kernels.sparse.FEW_FIELDS
         chunks = parts.chunks(fields * parts.minors)
@@ -143,27 +136,30 @@ def column_largest(matrix: Any) -> NDArray[np.float64]:
     return np.where(unknown < matrix.shape[0], largest, np.nan)
 
 
-def line_sizes(parts: Compressed) -> LineSizes:
-    """Of the rows of canonical CSR, the columns of CSC."""
-    sizes = np.empty((parts.majors, kernels.sparse.FIELDS))
-    _launch("major_sizes", parts.chunks(), parts.values, parts.starts, sizes, parts.chunks())
-    return LineSizes(*sizes.T)
+def normalize_lines(parts: Compressed, norm: str, least: float, target: Array) -> NDArray[np.float64]:
+    """Write the rows of canonical CSR, the columns of CSC, divided by their norms; those of a norm below `least` as they are.
+
+    norm   : of NORMS
+    target : where the elements of the result are
+    returns: the norms
+    """
+    norms = np.empty(parts.majors)
+    with _vector_in(target, parts) as out:
+        _launch(
+            "normalize_major", parts.chunks(), parts.values, parts.starts, NORMS.index(norm), least, norms, out, parts.chunks()
+        )  # fmt: skip
+    return norms
 
 
 def scale_columns(matrix: Any, factor: NDArray[np.float64], target: Any) -> None:
     """Write the elements of `matrix`, each times the factor of its column, to those of `target`: the same, or one like it."""
     if matrix.format == "csc":
-        scale_lines(compressed(matrix), factor, target.data)
-        return
+        places, name = "starts", "scale_major"
+    else:
+        places, name = "places", "scale_minor"
     parts = compressed(matrix)
     with _vector_in(target.data, parts) as out:
-        _launch("scale_minor", parts.chunks(), parts.values, parts.places, factor, out, parts.chunks())
-
-
-def scale_lines(parts: Compressed, factor: NDArray[np.float64], target: Array) -> None:
-    """The same with a factor for each row of CSR, each column of CSC. target : where the elements of the result are"""
-    with _vector_in(target, parts) as out:
-        _launch("scale_major", parts.chunks(), parts.values, parts.starts, factor, out, parts.chunks())
+        _launch(name, parts.chunks(), parts.values, getattr(parts, places), factor, out, parts.chunks())
 
 
 @contextmanager

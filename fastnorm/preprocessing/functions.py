@@ -15,7 +15,7 @@ from fastnorm.plan.intake import normalize_axis
 from fastnorm.preprocessing.door import check_choice, check_flags, in_place, is_sparse, refuse_infinity, table_for
 from fastnorm.preprocessing.maxabs import MaxAbsScaler
 from fastnorm.preprocessing.minmax import MinMaxScaler
-from fastnorm.preprocessing.normalizer import NORMS, normalize_along, normalize_lines
+from fastnorm.preprocessing.normalizer import NORMS, divisors, normalize_along, normalize_lines
 from fastnorm.preprocessing.scaler import NOTHING, Scaler, eps_of, reciprocal, sparse_target, without_nothing
 
 Array = NDArray[Any]
@@ -217,4 +217,5 @@ def normalize(X: Any, norm: str = "l2", *, axis: int = 1, copy: bool = True, ret
         target = output("out", None if copy else in_place(X, table), table, (table,))
         norms = normalize_along(table, axis, norm, target.computed)
         result = target.deliver()
+        norms = divisors(norms, table) if return_norm else norms
     return (result, norms) if return_norm else result

@@ -11,10 +11,22 @@ from fastnorm.ops import sparse
 from fastnorm.ops.reduction import sizes
 from fastnorm.ops.scaling import rescale
 from fastnorm.preprocessing.door import check_choice, check_flags, refuse_infinity
-from fastnorm.preprocessing.scaler import NOTHING, Fill, Scaler, eps_of, nothing, reciprocal, sparse_target, takes_streams, without_nothing
+from fastnorm.preprocessing.scaler import (
+    NOTHING,
+    Fill,
+    Scaler,
+    eps_of,
+    nothing,
+    nothing_below,
+    reciprocal,
+    sparse_target,
+    takes_streams,
+    without_nothing,
+)
 
 Array = NDArray[Any]
-NORMS = ("l1", "l2", "max")
+NORMS = sparse.NORMS
+LEAST = 5e-324  # that is no zero
 
 
 @takes_streams
@@ -127,25 +139,26 @@ class Normalizer(Scaler):
 
 
 def normalize_along(table: Array, axis: int, norm: str, out: Array) -> Array:
-    """Write a table, divided by its norms over an axis, to `out`. Returns the norms, 1 in place of those next to nothing."""
-    lines = sparse.lines_of(table) if axis == 1 else None
-    found = sizes(table, (axis,)) if lines is None else sparse.line_sizes(lines)
-    norms = without_nothing(_chosen(found, norm), eps_of(table.dtype if table.dtype.kind == "f" else np.float64))
-    if lines is not None and out.dtype == table.dtype and out.flags.c_contiguous:
-        sparse.scale_lines(lines, reciprocal(norms), out.reshape(-1))
-    else:
-        rescale(table, (axis,), NOTHING, reciprocal(norms), out=out)
+    """Write a table, divided by its norms over an axis, to `out`; by 1 where these are next to nothing. Returns the norms."""
+    lines = sparse.lines_of(table) if axis == 1 and out.dtype == table.dtype and out.flags.c_contiguous else None
+    if lines is not None:
+        return sparse.normalize_lines(lines, norm, nothing_below(eps_of_table(table)), out.reshape(-1))
+    found = sizes(table, (axis,))
+    norms = np.asarray(found.total if norm == "l1" else found.largest if norm == "max" else np.sqrt(found.squares))
+    rescale(table, (axis,), NOTHING, reciprocal(divisors(norms, table)), out=out)
     return norms
+
+
+def divisors(norms: Array, table: Array) -> Array:
+    return without_nothing(norms, eps_of_table(table))
+
+
+def eps_of_table(table: Array) -> float:
+    return eps_of(table.dtype if table.dtype.kind == "f" else np.float64)
 
 
 def normalize_lines(table: Any, norm: str, copy: bool, out: Any) -> tuple[Any, Array]:
     """CSR with its rows, CSC with its columns divided by their norms, and the norms; lines of zeros stay."""
     table = sparse.summed(table)
-    parts, target = sparse.compressed(table), sparse_target(table, copy, out)
-    norms = _chosen(sparse.line_sizes(parts), norm)
-    sparse.scale_lines(parts, reciprocal(np.where(norms == 0.0, 1.0, norms)), target.data)
-    return target, norms
-
-
-def _chosen(found: Any, norm: str) -> Array:
-    return np.asarray(found.total if norm == "l1" else found.largest if norm == "max" else np.sqrt(found.squares))
+    target = sparse_target(table, copy, out)
+    return target, sparse.normalize_lines(sparse.compressed(table), norm, LEAST, target.data)

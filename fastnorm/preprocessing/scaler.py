@@ -217,9 +217,14 @@ def exact_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float32 if is_float(dtype) else np.float64)
 
 
+def nothing_below(eps: float) -> float:
+    """What scikit-learn takes for next to nothing."""
+    return 10.0 * eps
+
+
 def without_nothing(spread: Any, eps: float) -> Array:
-    """Spreads to divide by: 1 in place of those that are next to nothing, as scikit-learn has it."""
-    return np.where(np.asarray(spread) < 10.0 * eps, 1.0, spread)
+    """Spreads to divide by: 1 in place of those that are next to nothing."""
+    return np.where(np.asarray(spread) < nothing_below(eps), 1.0, spread)
 
 
 Class = TypeVar("Class", bound=type[Scaler])
