@@ -163,7 +163,6 @@ def test_a_fork_that_waited_in_vain(run_python: RunPython) -> None:
     runs(
         run_python,
         """
-from fastnorm import _jit
 from fastnorm.runtime import forks
 
 forks._PATIENCE_S = 0.2

@@ -85,7 +85,7 @@ def test_the_largest_magnitude_becomes_1(dtype: np.dtype) -> None:
 def test_normalized_samples_have_norm_1(dtype: np.dtype, norm: str) -> None:
     X = table(dtype)
     X[3] = 0.0
-    for samples in (X, np.repeat(X, 200, axis=1)):  # short rows, and rows as long as reductions like them
+    for samples in (X, np.repeat(X, 200, axis=1)):  # short rows, and long ones
         Y = Normalizer(norm).transform(samples)
         found = np.linalg.norm(Y.astype(np.float64), {"l1": 1, "l2": 2, "max": np.inf}[norm], axis=1)
         np.testing.assert_allclose(np.delete(found, 3), 1.0, rtol=2 * CLOSE[dtype])

@@ -130,7 +130,7 @@ def test_weights_broadcast() -> None:
     np.testing.assert_array_equal(np.isnan(masked.mean), [False, True, False, False])
 
 
-# One weight for every row of: planes, columns, one and two columns (folded), in cuts, more than one tile of columns, batches, short planes.
+# One weight for every row of: planes, columns, one and two columns, in cuts, more than one tile of columns, batches, short planes.
 ROWS_OF_WEIGHTS: list[tuple[tuple[int, ...], Any, tuple[int, ...]]] = [
     ((8, 6, 20, 20), (0, 2, 3), (8, 1, 1, 1)),
     ((999, 50), 0, (999, 1)),

@@ -153,13 +153,13 @@ def normalize_lines(parts: Compressed, norm: str, least: float, target: Array) -
 
 def scale_columns(matrix: Any, factor: NDArray[np.float64], target: Any) -> None:
     """Write the elements of `matrix`, each times the factor of its column, to those of `target`: the same, or one like it."""
-    if matrix.format == "csc":
-        places, name = "starts", "scale_major"
-    else:
-        places, name = "places", "scale_minor"
     parts = compressed(matrix)
+    if matrix.format == "csc":
+        name, places = "scale_major", parts.starts
+    else:
+        name, places = "scale_minor", parts.places
     with _vector_in(target.data, parts) as out:
-        _launch(name, parts.chunks(), parts.values, getattr(parts, places), factor, out, parts.chunks())
+        _launch(name, parts.chunks(), parts.values, places, factor, out, parts.chunks())
 
 
 @contextmanager
