@@ -441,23 +441,38 @@ def test_command_line_refuses_what_it_does_not_know() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2, reason="one core, or no affinity")
 def test_workers_do_not_inherit_the_pin_of_the_calling_thread(run_python: RunPython) -> None:
-    """OMP_PROC_BIND makes an OpenMP library pin the thread that imports it."""
+    """OMP_PROC_BIND makes an OpenMP library pin the thread that imports it; Numba, imported later, then counts one core."""
     run_python(
         "-c",
         """
-import os, pathlib
+import os, threading
 import numpy as np
 import fastnorm as fn
 
-pinned = {min(os.sched_getaffinity(0))}
+cores = os.sched_getaffinity(0)
+pinned = {min(cores)}
 os.sched_setaffinity(0, pinned)
 fn.set_num_threads(2)
+assert fn.get_num_threads() == 2
 fn.batch_norm_train(np.ones((8, 16, 64, 64), np.float32))
 assert os.sched_getaffinity(0) == pinned
-free = [t for t in map(int, os.listdir("/proc/self/task")) if len(os.sched_getaffinity(t)) > 1]
-assert free, "every worker shares the core of the main thread"
+workers = [t for t in threading.enumerate() if t.name.startswith("fastnorm-")]
+assert workers, "the call had no worker"
+assert all(os.sched_getaffinity(t.native_id) == cores for t in workers), "a worker shares the core of the main thread"
+import numba
+assert numba.config.NUMBA_NUM_THREADS == 1
+fn.set_num_threads(2)
+assert fn.get_num_threads() == 2
 """,
+        NUMBA_NUM_THREADS=None,
+        FASTNORM_NUM_THREADS=None,
     )
+
+
+def test_the_number_of_threads_that_numba_was_told_is_the_most(run_python: RunPython) -> None:
+    for told in ("import os; os.environ['NUMBA_NUM_THREADS'] = '1'", "import numba; numba.config.NUMBA_NUM_THREADS = 1"):
+        code = f"{told}; import fastnorm as fn; fn.set_num_threads(2); print(fn.get_num_threads())"
+        assert run_python("-c", code, NUMBA_NUM_THREADS=None, FASTNORM_NUM_THREADS=None).stdout == "1\n"
 
 
 def test_a_package_has_no_attribute_that_it_has_not() -> None:

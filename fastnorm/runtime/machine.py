@@ -21,6 +21,10 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+# When fastnorm was imported: a library with OpenMP may pin the thread that imports it to one of them later (OMP_PROC_BIND).
+CORES = usable_cores()
+
+
 @cache
 def last_level_cache_bytes(widened: bool = False) -> int:
     """What the cores of this process can hope for of the largest cache that the system names; 32 MB where it names none.
@@ -28,7 +32,7 @@ def last_level_cache_bytes(widened: bool = False) -> int:
     widened : elements are computed in a wider type, and wait less for memory
     """
     slow = _writes_slowly_to_cache() and not widened
-    return min(_largest_cache_bytes(), usable_cores() * (_MOST_PER_SLOW_CORE if slow else _MOST_PER_CORE))
+    return min(_largest_cache_bytes(), CORES * (_MOST_PER_SLOW_CORE if slow else _MOST_PER_CORE))
 
 
 def _largest_cache_bytes() -> int:

@@ -9,17 +9,21 @@ from contextlib import contextmanager
 
 from fastnorm.runtime import crew
 from fastnorm.runtime.environment import stated_number
-from fastnorm.runtime.machine import usable_cores
+from fastnorm.runtime.machine import CORES
 from fastnorm.runtime.team import borrowed
 
 
 def _limit() -> int:
-    """Threads that Numba can use in this process; known before Numba is imported."""
-    numba = sys.modules.get("numba")
-    if numba is not None and hasattr(numba, "config"):
-        return int(numba.config.NUMBA_NUM_THREADS)
+    """Threads that this process can use; known before Numba is imported.
+
+    What Numba has been told counts. What it has counted itself are the cores of the thread that imported it, which is at our first call.
+    """
     stated = os.environ.get("NUMBA_NUM_THREADS", "")
-    return int(stated) if stated.isdecimal() and int(stated) > 0 else usable_cores()
+    config = getattr(sys.modules.get("numba"), "config", None)
+    if config is None:
+        return int(stated) if stated.isdecimal() and int(stated) > 0 else CORES
+    number = int(config.NUMBA_NUM_THREADS)
+    return max(number, CORES) if not stated and number == config.NUMBA_DEFAULT_NUM_THREADS else number
 
 
 def _initial() -> int:
