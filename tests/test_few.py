@@ -294,3 +294,22 @@ def test_larger_calls_and_other_options_are_not_compiled() -> None:
         fn.layer_norm(x[:0])
         fn.layer_norm(x[:4].astype(np.float16))
     assert not few._known
+
+
+@pytest.mark.parametrize("shape", [(6, 4, 32), (3, 4, 300)])
+def test_statistics_are_asked_for_now_and_then(shape: tuple[int, ...]) -> None:
+    """Short rows write none that nobody asks for, by the same compiled function."""
+    (x,) = arrays(shape, np.float32, 1)
+    kinds: list[Callable[[bool], Any]] = [
+        lambda wanted: fn.layer_norm(x, return_stats=wanted),
+        lambda wanted: fn.rms_norm(x, return_stats=wanted),
+        lambda wanted: fn.group_norm(x, 2, return_stats=wanted),
+    ]
+    for call in kinds:
+        with_statistics, alone = copies(call(True)), call(False)
+        for k in range(2 * PATIENCE + 4):
+            same((call(False),), [alone])
+            if k % 2:
+                same(call(True), with_statistics)
+        assert any(f._ready for f in few._known.values())
+        forget()

@@ -14,7 +14,19 @@ from numba.core import types
 from fastnorm._jit import chunk_body, driver, loop, variant
 from fastnorm.element.affine import origin_near
 from fastnorm.element.bits import compact, wide_vectors
-from fastnorm.element.moments import EMPTY, Moments, about_shift, lopsided, merge, reciprocal_std, rescaled, root, rounded_mean, variance
+from fastnorm.element.moments import (
+    EMPTY,
+    Moments,
+    about_shift,
+    lopsided,
+    merge,
+    not_finite,
+    reciprocal_std,
+    rescaled,
+    root,
+    rounded_mean,
+    variance,
+)
 from fastnorm.element.storage import as_compute, at, cut, load, row, write, zero_of
 from fastnorm.kernels.columns import SUMMED_BYTES, clear, copy_run, merge_columns, moments_of_rows
 from fastnorm.kernels.dealing import deal
@@ -234,6 +246,14 @@ def put_variances(out, variances, n, what, times, by):
         write(out, i, at(variances, i))
 
 
+@loop
+def all_finite(values):
+    others = zero_of(values)
+    for i in range(values.size):
+        others += not_finite(at(values, i))
+    return others == 0
+
+
 @chunk_body
 def interleaved_moments_chunk(src, centre, table, partial, stats, eps, grouped, averages, chunk):
     """Uncut columns go straight to their statistics, or averages."""
@@ -268,9 +288,15 @@ def interleaved_moments_chunk(src, centre, table, partial, stats, eps, grouped, 
 
 @driver
 def interleaved_moments(crew, src, centre, table, partial, stats, eps, grouped, averages):
-    """averages : None; or, in place of `stats`, a vector for uncut columns with a statistic each, which of MEAN_OF, VARIANCE_OF, STD_OF
-    comes there, and two numbers that a variance is multiplied with and divided by"""
+    """Whether all averages are finite.
+
+    averages : None; or, in place of `stats`, a vector for uncut columns with a statistic each, which of MEAN_OF, VARIANCE_OF, STD_OF
+        comes there, and two numbers that a variance is multiplied with and divided by
+    """
     deal(crew, interleaved_moments_chunk, table[PROBLEM, CHUNKS], (src, centre, table, partial, stats, eps, grouped, averages))
+    if averages is None:
+        return True
+    return all_finite(averages[0])
 
 
 @driver

@@ -16,7 +16,7 @@ from fastnorm.kernels.apply import parameters_of_channels
 from fastnorm.kernels.columns import clear, copy_run
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.dense_runs import FETCHED, by_lines, normalize_lines, repeat_parameter, spare_vectors
-from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, means_of, put_variances
+from fastnorm.kernels.moments import LOW, MEAN, RSTD, VARIANCE, all_finite, means_of, put_variances
 from fastnorm.kernels.normalize import settle_rows
 from fastnorm.kernels.prefetch import fetch_edges_to_write, fetch_run_anyway, fetch_run_later
 from fastnorm.kernels.scratch import holding, vectors
@@ -295,5 +295,6 @@ def short_rows_averages_chunk(src, averages, what, times, by, table, chunk):
 
 @driver
 def short_rows_averages(crew, src, averages, what, times, by, table):
-    """averages, what, times, by : as of `kernels.moments.interleaved_moments`"""
+    """Whether all averages are finite; averages, what, times, by : as of `kernels.moments.interleaved_moments`"""
     deal(crew, short_rows_averages_chunk, table[PROBLEM, CHUNKS], (src, averages, what, times, by, table))
+    return all_finite(averages)

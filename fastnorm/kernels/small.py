@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from fastnorm._jit import driver
 from fastnorm.element.bits import wide_vectors
-from fastnorm.element.moments import not_finite, rounded_mean, variance
-from fastnorm.element.storage import at, zero_of
-from fastnorm.kernels.moments import moments_of_span
+from fastnorm.element.moments import rounded_mean, variance
+from fastnorm.kernels.moments import all_finite, moments_of_span
 
 
 @driver
@@ -23,7 +22,4 @@ def moments_of_few(src, table):
 def are_finite(values):
     """Whether all of a vector are."""
     wide_vectors()
-    others = zero_of(values)
-    for i in range(values.size):
-        others += not_finite(at(values, i))
-    return others == 0
+    return all_finite(values)

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from fastnorm import kernels
 from fastnorm.ops import passes
 from fastnorm.plan.problem import Problem
-from fastnorm.runtime import recycling
-from fastnorm.runtime.threads import crew_for, get_num_threads
+from fastnorm.runtime import recycling, threads
+from fastnorm.runtime.threads import crew_for
 
 # Of more, a call takes 1 ms and longer. Between two convolutions Python's code is in no cache, and the little that is left counts: with
 # 1 << 18 the norms of a ResNet-18, forward and backward, took 17.6 ms contiguous and 20.8 channels_last, so 16.4 and 20.5.
@@ -47,8 +47,9 @@ class Few:
     def __init__(self, x: NDArray[Any], key: Hashable, name: str, problem: Problem) -> None:
         self.shape, self.dtype = x.shape, x.dtype
         self._stats = (4, problem.geometry.statistics)
+        self._none = np.empty((4, 0)) if name.startswith("normalize_short") else None
         self._shared = x.size if problem.schedule.parallel else 0
-        self._threads = get_num_threads()  # that the plan is for
+        self._threads = threads._number  # that the plan is for
         self._key, self._name = key, name
         self._plan = (*passes.of_columns(problem), problem.table)
         self._left = PATIENCE
@@ -56,14 +57,12 @@ class Few:
         self._ready = False
         self._driver: Any = None
 
-    def _crew(self) -> int:
-        return crew_for(self._shared) if self._shared else 0
-
     def output(self) -> NDArray[Any]:
         return recycling.empty(self.shape, self.dtype)
 
-    def statistics(self) -> NDArray[np.float64]:
-        return np.empty(self._stats)
+    def statistics(self, wanted: bool = True) -> NDArray[np.float64]:
+        """wanted : whether anybody looks at them; short rows are twice as fast where nobody does"""
+        return np.empty(self._stats) if wanted or self._none is None else self._none
 
     def wait(self) -> None:
         """Another call of this kind has gone the usual way."""
@@ -80,10 +79,11 @@ class Few:
         for a in arrays:  # a masked array is an array to Numba
             if type(a) is not _ARRAY and a is not None:
                 return False
-        if not self._ready or self._threads < get_num_threads() or _compiling.locked():
+        if not self._ready or self._threads < threads._number or _compiling.locked():
             return self._prepare((*arrays, *others))
         try:
-            return self._driver(self._crew(), *arrays, *others, *self._plan)  # type: ignore[no-any-return]
+            crew = crew_for(self._shared) if self._shared else 0
+            return self._driver(crew, *arrays, *others, *self._plan)  # type: ignore[no-any-return]
         except Exception:  # other types than those it was compiled for; the usual way knows what to do or to say
             return self._misfit((*arrays, *others))
 
@@ -91,7 +91,7 @@ class Few:
         """Compile, if nobody else does and the plan is not of fewer threads than there are now."""
         if _compiling.locked():
             return False
-        if self._threads < get_num_threads():
+        if self._threads < threads._number:
             _known.pop(self._key, None)
             _offered.pop(self._key, None)
             return False
@@ -116,7 +116,7 @@ class Few:
         driver = self._driver
         try:
             driver.disable_compile(False)
-            done = bool(driver(self._crew(), *arguments, *self._plan))
+            done = bool(driver(crew_for(self._shared) if self._shared else 0, *arguments, *self._plan))
             self._ready = True
             return done
         except Exception:  # never again

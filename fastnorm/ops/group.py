@@ -100,7 +100,7 @@ def _forward(
     options = (_forward, num_groups, type(num_groups), axis, type(axis), eps)
     few = find(x, options) if activation is None else None
     if few is not None:
-        y, stats = few.output() if out is None else out, few.statistics()
+        y, stats = few.output() if out is None else out, few.statistics(wanted)
         if few.run((x, gamma, beta, y), stats, eps):
             return result_of(GroupNorm, _with_statistics(y, stats, (few.shape[0], -1)))
     key = signature((*options, activation, wanted), out, x, gamma, beta)

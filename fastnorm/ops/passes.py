@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnorm import kernels
-from fastnorm.ops.launch import Driver, Launch
+from fastnorm.ops.launch import Driver, Launch, all_finite
 from fastnorm.plan.memory import kind_of
 from fastnorm.plan.problem import Problem
 from fastnorm.plan.table import EXTRA, MEAN_OF, NO_RSTD, STD_OF
@@ -198,40 +198,44 @@ def _columns_pass(problem: Problem, eps: float, centre: Any) -> Callable[[Any], 
     return walk
 
 
-def averages_pass(problem: Problem, dtype: Any) -> Callable[[Any, int, float, float], NDArray[Any]]:
+Averages = tuple[NDArray[Any], bool]  # and whether all are finite
+
+
+def averages_pass(problem: Problem, dtype: Any) -> Callable[[Any, int, float, float], Averages]:
     """A function of the source, MEAN_OF, VARIANCE_OF or STD_OF, and two numbers that a variance is multiplied with and divided by.
 
     Its result has the dtype, or float64 where statistics have to be merged: what `moments_pass` finds, rounded.
     """
     geometry, schedule, table = problem.geometry, problem.schedule, problem.table
+    statistics = geometry.statistics
     if is_short(problem):
         short = Launch(problem, kernels.short_rows, "short_rows_averages")
 
-        def walk_short(src: Any, what: int, times: float, by: float) -> NDArray[Any]:
-            averages = np.empty(geometry.statistics, dtype)
-            short(src, averages, what, times, by, table)
-            return averages
+        def walk_short(src: Any, what: int, times: float, by: float) -> Averages:
+            averages = np.empty(statistics, dtype)
+            return averages, short(src, averages, what, times, by, table)
 
         return walk_short
     if schedule.planar or schedule.cuts > 1 or geometry.inner > 1:
         return _averages_of_moments(moments_pass(problem, NO_RSTD, 0))
     launch, partial, (grouped,) = Launch(problem, kernels.moments, "interleaved_moments"), np.empty((0, 4, 0)), of_columns(problem)
 
-    def walk(src: Any, what: int, times: float, by: float) -> NDArray[Any]:
-        averages = np.empty(geometry.statistics, dtype)
-        launch(src, 0, table, partial, None, 0.0, grouped, (averages, what, times, by))
-        return averages
+    def walk(src: Any, what: int, times: float, by: float) -> Averages:
+        averages = np.empty(statistics, dtype)
+        return averages, launch(src, 0, table, partial, None, 0.0, grouped, (averages, what, times, by))
 
     return walk
 
 
-def _averages_of_moments(moments: Callable[[Any], Statistics]) -> Callable[[Any, int, float, float], NDArray[Any]]:
-    def walk(src: Any, what: int, times: float, by: float) -> NDArray[Any]:
+def _averages_of_moments(moments: Callable[[Any], Statistics]) -> Callable[[Any, int, float, float], Averages]:
+    def walk(src: Any, what: int, times: float, by: float) -> Averages:
         stats = moments(src)
         values: NDArray[Any] = stats[0] if what == MEAN_OF else stats[2]
         if what != MEAN_OF and times != by:
             values = values * times / by
-        return np.sqrt(values) if what == STD_OF else values
+        if what == STD_OF:
+            values = np.sqrt(values)
+        return values, all_finite(values)
 
     return walk
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnorm import kernels
-from fastnorm.ops.launch import Driver
-from fastnorm.ops.quick import Batch, all_finite
+from fastnorm.ops.launch import Driver, all_finite
+from fastnorm.ops.quick import Batch
 from fastnorm.ops.reduction import Reduced, count_of, extremes, reduce_moments
 
 Array = NDArray[Any]

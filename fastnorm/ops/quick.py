@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fastnorm import kernels
 from fastnorm.ops import passes
-from fastnorm.ops.launch import Driver
+from fastnorm.ops.launch import Driver, all_finite
 from fastnorm.ops.reduction import FEW, QUARTER, begins_with_nan, count_of, in_parts, layout_of, plan
 from fastnorm.plan.intake import normalize_axes, result_dtype
 from fastnorm.plan.problem import Layout, arrange
@@ -50,7 +50,7 @@ class _Walk(NamedTuple):
     """Over some axes of arrays of one shape, dtype and memory."""
 
     moments: Callable[[Any], Array]
-    averages: Callable[[Any, int, float, float], Array]  # of `passes.averages_pass`
+    averages: Callable[[Any, int, float, float], passes.Averages]
     complete: Callable[[], _Completion]
     extremes: Callable[[], Callable[[Any, Any], Array]]  # of `passes.reduction_pass`
     storage: Callable[[Array], Any]  # of an array, for them
@@ -62,7 +62,6 @@ class _Walk(NamedTuple):
     dtype: np.dtype[Any]  # of the result
 
 
-_finders: dict[str, Driver] = {}
 _readers: dict[str, tuple[Callable[..., Any], Array]] = {}
 _walks: dict[Any, _Walk | None] = {}
 
@@ -104,7 +103,7 @@ def quick_mean_var(a: Any, axis: Any, ddof: Any) -> tuple[Any, Any] | None:
     if walk is None or ddof >= walk.length:
         return None
     mean, _, var, _ = walk.moments(walk.storage(a))
-    if not _settled(a, mean, False):
+    if not (all_finite(mean) or _settled(a, mean, False)):
         return None
     var = var * walk.length / (walk.length - ddof)  # as the general way has it, also without ddof
     if walk.sizes is not None:
@@ -142,8 +141,8 @@ def _average(a: Any, axis: Any, what: int, ddof: int, out: Any, keepdims: Any, o
         return None
     times, by = (1.0, 1.0) if ddof == 0 else (float(walk.length), float(walk.length - ddof))
     src = walk.storage(a)
-    values = walk.averages(src, what, times, by)
-    if not (_settled(a, values, omit) or (omit and _completed(a, walk, src, values, what, ddof))):
+    values, finite = walk.averages(src, what, times, by)
+    if not (finite or _settled(a, values, omit) or (omit and _completed(a, walk, src, values, what, ddof))):
         return None
     if walk.sizes is not None:
         values = values.reshape(walk.sizes).transpose(walk.back).reshape(-1)
@@ -177,18 +176,9 @@ def _deliver(values: Array, a: Array, kept: tuple[int, ...], full: tuple[int, ..
     return out
 
 
-def all_finite(values: Array) -> bool:
-    """Whether all numbers of a vector are. By a kernel, as a product of NumPy's warns of squares beyond the range of the dtype, and to keep
-    it from doing so takes 1 us."""
-    find = _finders.get(values.dtype.char)
-    if find is None:
-        find = _finders[values.dtype.char] = Driver(kernels.small, "are_finite")
-    return find(values)  # type: ignore[no-any-return]
-
-
 def _settled(a: Array, values: Array, omit: bool) -> bool:
-    """Whether these are the results: finite, or NaN where an element is. Of an infinite element sums of differences make NaN, too."""
-    return all_finite(values) or not (omit or np.isinf(values).any() or _goes_far(a))
+    """Whether these, not all finite, are the results: NaN where an element is. Of an infinite element sums of differences make NaN, too."""
+    return not (omit or np.isinf(values).any() or _goes_far(a))
 
 
 def _goes_far(a: Array) -> bool:

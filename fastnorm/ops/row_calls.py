@@ -113,7 +113,7 @@ def single(x: ArrayLike, gamma: Any, beta: Any, axis: Any, eps: Any, out: Any, c
     options = (single, axis, type(axis), eps, centre)
     few = find(x, options)
     if few is not None:
-        y, stats = few.output() if out is None else out, few.statistics()
+        y, stats = few.output() if out is None else out, few.statistics(result is not None)
         if few.run((x, gamma, beta, y), stats, centre, eps):
             return y if result is None else result(y, stats[0].reshape(few.shape[:-1]), stats[3].reshape(few.shape[:-1]))
     key = signature((*options, result), out, x, gamma, beta)

@@ -13,8 +13,7 @@ from fastnorm import kernels
 from fastnorm.ops import passes
 from fastnorm.ops.average_calls import degrees
 from fastnorm.ops.door import output
-from fastnorm.ops.launch import Driver
-from fastnorm.ops.quick import all_finite
+from fastnorm.ops.launch import Driver, all_finite
 from fastnorm.ops.reduction import Reduced, count_of, extremes, layout_of, plan, reduce_moments
 from fastnorm.ops.scaling import rescale
 from fastnorm.plan.intake import as_array, check_nan_policy, is_bfloat16, normalize_axes, result_dtype
