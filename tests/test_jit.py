@@ -237,6 +237,35 @@ def test_batch_norm_of_planes_and_of_columns() -> None:
 
 
 @njit
+def public_into(x, mean, gamma, residual, out):  # type: ignore[no-untyped-def]
+    fn.batch_norm(x, mean, mean, gamma, mean, axis=-1, residual=residual, out=out)
+
+
+@njit
+def public_rows_into(x, gamma, out):  # type: ignore[no-untyped-def]
+    fn.layer_norm(x, gamma, gamma, out=out)
+
+
+@njit
+def public_rms_into(x, gamma, out):  # type: ignore[no-untyped-def]
+    fn.rms_norm(x, gamma, out=out)
+
+
+@pytest.mark.parametrize("shift", [0, 16, 5, -5])
+def test_an_output_that_shares_memory_with_inputs_gives_what_copies_give(shift: int) -> None:
+    """Of x and out, `shift` elements apart, and of a parameter within out."""
+    memory = np.abs(rows((4 * 16 + 32,))) + 1.0
+    for kernel, residual in ((public_rows_into, ()), (public_rms_into, ()), (public_into, (0,))):
+        mine = memory.copy()
+        x, out, gamma = mine[8 : 8 + 64].reshape(4, 16), mine[8 + shift : 72 + shift].reshape(4, 16), mine[40:56]
+        inputs = (x, *[gamma] * (2 if residual else 1), *[x for _ in residual])
+        expected = np.empty((4, 16), np.float32)
+        kernel(*(a.copy() for a in inputs), expected)
+        kernel(*inputs, out)
+        np.testing.assert_array_equal(out, expected, err_msg=str(kernel))
+
+
+@njit
 def public_mean_var(x, ddof):  # type: ignore[no-untyped-def]
     return fn.mean_var(x), fn.mean_var(x, axis=0, ddof=ddof), fn.mean_var(x, axis=-1)
 

@@ -1,6 +1,6 @@
 """The public functions in nopython mode: types are checked when the caller is compiled, shapes when it runs.
 
-Arrays are C-contiguous float32 or float64; one thread; `out` is `x` itself or apart from all inputs.
+Arrays are C-contiguous float32 or float64; one thread. What shares a part of its memory with `out` is copied first.
 """
 
 from __future__ import annotations
@@ -83,6 +83,16 @@ def _output(x, out):
 
 
 @register_jitable
+def _source(values, out):
+    """An input, or a copy of it if the output shares a part of its memory; the whole is in place."""
+    begin, start = values.ctypes.data, out.ctypes.data
+    end, stop = begin + values.nbytes, start + out.nbytes
+    if begin < stop and start < end and (begin != start or end != stop):
+        return values.copy()
+    return values
+
+
+@register_jitable
 def _check_eps(eps):
     if not (eps >= 0.0 and eps < math.inf):
         raise ValueError("eps is negative, infinite or NaN; pass a finite number >= 0")
@@ -95,15 +105,15 @@ def _check_last(axis, ndim):
 
 
 @register_jitable
-def _nothing(values, like):
+def _nothing(values, like, out):
     return None
 
 
 @register_jitable
-def _vector(values, n):
+def _vector(values, n, out):
     if values.size != n:
         raise ValueError("gamma or beta has not the length of the last axis of x; pass an array of that length or None")
-    return (values,)
+    return (_source(values, out),)
 
 
 def _vector_of(kind: Any) -> Any:
@@ -112,9 +122,10 @@ def _vector_of(kind: Any) -> Any:
 
 
 @register_jitable
-def _check_length(values, n):
-    if values is not None and values.size != n:
+def _of_channels(values, n, out):
+    if values.size != n:
         raise ValueError("mean, var, gamma or beta has not the length of the channel axis of x; pass arrays of that length")
+    return _source(values, out)
 
 
 @register_jitable
@@ -140,9 +151,9 @@ def layer_norm(
         _check_last(axis, x.ndim)
         _check_eps(eps)
         y, (rows, n, _) = _output(x, out), _around(x.shape, axis)
-        gain, shift = gain_of(gamma, n), shift_of(beta, n)
+        src, gain, shift = _source(x, y), gain_of(gamma, n, y), shift_of(beta, n, y)
         stats = np.empty((4, rows))
-        rows_of_array(x.reshape(-1), y.reshape(-1), stats, gain, shift, np.intp(0), float(eps), rows, n)
+        rows_of_array(src.reshape(-1), y.reshape(-1), stats, gain, shift, np.intp(0), float(eps), rows, n)
         return y, stats
 
     each = register_jitable(walk)
@@ -167,9 +178,9 @@ def rms_norm(x: Any, gamma: Any = None, axis: Any = -1, eps: Any = 1e-5, return_
         _check_last(axis, x.ndim)
         _check_eps(eps)
         y, (rows, n, _) = _output(x, out), _around(x.shape, axis)
-        gain = gain_of(gamma, n)
+        src, gain = _source(x, y), gain_of(gamma, n, y)
         stats = np.empty((4, rows))
-        rows_of_array(x.reshape(-1), y.reshape(-1), stats, gain, None, None, float(eps), rows, n)
+        rows_of_array(src.reshape(-1), y.reshape(-1), stats, gain, None, None, float(eps), rows, n)
         return y, stats
 
     each = register_jitable(walk)
@@ -213,27 +224,27 @@ def batch_norm(
     _check_optional(name, "residual", residual, x.ndim)
     _check_optional(name, "out", out, x.ndim, written=True)
     tag, added_of = tag_of(activation), _nothing if _is_absent(residual) else _residual
+    gain_of, shift_of = (_nothing if _is_absent(kind) else _of_channels for kind in (gamma, beta))
     apply = _by_axis(axis, x.ndim, columns_of_array, planes_of_array, _apply_any)
 
     def walk(x, mean, var, gamma=None, beta=None, axis=1, eps=1e-5, activation=None, residual=None, out=None):
         outer, channel, inner = _around(x.shape, axis)
         _check_eps(eps)
-        y, added = _output(x, out), added_of(residual, x)
-        for values in (mean, var):
-            _check_length(values, channel)
-        _check_length(gamma, channel)
-        _check_length(beta, channel)
-        apply(x.reshape(-1), added, y.reshape(-1), mean, var, gamma, beta, float(eps), tag, outer, channel, inner)
+        y = _output(x, out)
+        src, added = _source(x, y), added_of(residual, x, y)
+        centre, spread = _of_channels(mean, channel, y), _of_channels(var, channel, y)
+        gain, shift = gain_of(gamma, channel, y), shift_of(beta, channel, y)
+        apply(src.reshape(-1), added, y.reshape(-1), centre, spread, gain, shift, float(eps), tag, outer, channel, inner)
         return y
 
     return walk
 
 
 @register_jitable
-def _residual(residual, x):
+def _residual(residual, x, out):
     if residual.shape != x.shape:
         raise ValueError("residual has another shape than x; pass an array of the shape of x")
-    return residual.reshape(-1)
+    return _source(residual, out).reshape(-1)
 
 
 @register_jitable
