@@ -12,7 +12,7 @@ from fastnorm import kernels
 from fastnorm.ops.launch import Driver, Launch
 from fastnorm.ops.passes import Storages, is_short, kept, of_columns, options_of, storages
 from fastnorm.plan.problem import Problem
-from fastnorm.plan.table import EXTRA
+from fastnorm.plan.table import EXTRA, GRAD_EXTRA
 
 Gradients = tuple[NDArray[np.float64], NDArray[np.float64]]  # of gamma, of beta
 Sums = NDArray[np.float64]  # (2, batch * parameters): of the gradient, and of its products with x - mean
@@ -45,7 +45,8 @@ def gradient_sums_pass(problem: Problem, activation: Any) -> Callable[..., Sums]
 def input_gradient_pass(problem: Problem, activation: Any, training: bool, name: str = "gradient") -> Callable[..., None]:
     """Input gradient to the output of the problem, from given sums: those over more elements times this problem's share of them."""
     table, options = problem.table, options_of(problem)
-    if problem.schedule.planes and training and name == "backward" and problem.carriers[EXTRA - 1] is None:
+    alone = problem.carriers[EXTRA - 1] is None and problem.carriers[GRAD_EXTRA - 1] is None
+    if problem.schedule.planes and training and name == "backward" and alone:
         planes = Launch(problem, kernels.gradient_planes, "planes_backward")
 
         def walk_planes(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any, sums: Sums) -> None:
