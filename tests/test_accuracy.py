@@ -142,3 +142,18 @@ def test_variance_is_never_negative(dtype: np.dtype) -> None:
         # mean / std reaches 2**24 or 2**53 here: beyond the promise for y, but the two numbers' spacing is representable.
         assert_within(found.var, expected_var, 1e-3 * expected_var)
         assert ((found.mean >= x.min(axis=0)) & (found.mean <= x.max(axis=0))).all()
+
+
+@pytest.mark.parametrize("n", [192, 193, 400, 5000])
+@pytest.mark.parametrize("memory", ["contiguous", "every other", "big-endian"])
+def test_an_outlier_among_equal_elements(n: int, memory: str) -> None:
+    """After it all roundings of a sum go one way; strided elements have no vector lanes to share them."""
+    x = np.full((12, n), 0.003, np.float32)
+    x[:, : n // 3], x[:, n // 3 + 6] = 0.0, 1.0
+    given = {"contiguous": x, "every other": np.repeat(x, 2, axis=1)[:, ::2], "big-endian": x.astype(">f4")}[memory]
+    exact = oracle.forward(x, 0)
+    assert_within(fn.layer_norm(given), exact.y, tolerance.output(exact, np.float32))
+    assert_within(fn.batch_norm_train(given, axis=0).y, exact.y, tolerance.output(exact, np.float32))
+    assert_within(fn.var(given, axis=1), exact.var, tolerance.var(exact.var, np.float32))
+    square = fn.rms_norm(given, return_stats=True).rstd
+    assert_within(square, 1.0 / np.sqrt((x.astype(float) ** 2).mean(1) + 1e-5), tolerance.rstd(square, np.float32))

@@ -13,7 +13,7 @@ from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.affine import split_mean
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.gradient import GradientSums, add_sums, mean_terms
-from fastnorm.element.storage import LANES, as_compute, at, at_once, cut, row, write, zero_of
+from fastnorm.element.storage import LANES, as_compute, at, cut, row, write, zero_of
 from fastnorm.element.streaming import before_line
 from fastnorm.kernels.apply import SHORT
 from fastnorm.kernels.columns import add_run, clear, copy_run
@@ -81,7 +81,7 @@ def sums_of_span(grad, src, residual, mean, rstd, gamma, beta, activation, table
     of_grad, of_src = lines_of(table, GRAD, b, c, start), lines_of(table, SRC, b, c, start)
     of_residual = lines_of(table, EXTRA, b, c, start)
     while left > 0:
-        n = min(min(run - i, left), at_once(src, SUMMED_AT_ONCE))
+        n = min(run - i, left, SUMMED_AT_ONCE)
         for _ in range(left // n if n == run else 1):  # of one length: their masks are made once
             run_grad, run_src = cut(grad, place_on(of_grad, o, i), n), cut(src, place_on(of_src, o, i), n)
             run_residual = cut(residual, place_on(of_residual, o, i), n)

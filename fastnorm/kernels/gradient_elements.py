@@ -17,7 +17,7 @@ from fastnorm._jit import chunk_body, driver, loop, variant
 from fastnorm.element.bits import fence, wide_vectors
 from fastnorm.element.gradient import GradientSums, add_sums, mean_terms, weighted
 from fastnorm.element.parameters import gain_of, shift_of
-from fastnorm.element.storage import as_compute, at, at_once, bytes_of, cut, is_strided, row, zero_of
+from fastnorm.element.storage import as_compute, at, bytes_of, cut, is_strided, row, zero_of
 from fastnorm.element.streaming import before_line
 from fastnorm.kernels.apply import mean_parts
 from fastnorm.kernels.columns import ROWS, add_run, clear, copy_run
@@ -85,7 +85,7 @@ def sums_of_elements(grad, src, mean, rstd, gamma, beta, activation, running, ba
     while at < end:
         o = at // inner
         i = at - o * inner
-        n = min(run_length(table, i, end - at), at_once(src, PIECE_OF_SUMS))
+        n = min(run_length(table, i, end - at), PIECE_OF_SUMS)
         param = position(table, PARAM, b, o, c, i)
         part = gradient_sums_and_parameters(
             cut(grad, position(table, GRAD, b, o, c, i), n), cut(src, position(table, SRC, b, o, c, i), n), n,

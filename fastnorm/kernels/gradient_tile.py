@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastnorm._jit import loop
 from fastnorm.element.affine import centred
 from fastnorm.element.gradient import GradientSums, input_gradient, through_activation, weighted
-from fastnorm.element.storage import as_compute, at, before_lanes, load, subrun, write, zero_of
+from fastnorm.element.storage import as_compute, at, before_lanes, empty_sum, load, subrun, write
 from fastnorm.element.streaming import BLOCK as STREAMED
 from fastnorm.element.streaming import block_of, flush, stream_block
 from fastnorm.kernels.tile import blocks_within, fetch_block
@@ -26,7 +26,7 @@ def gradient_sums_of_run(grad, run, residual, n, high, low, scale, shift, activa
 
 @loop
 def gradient_sums_in_lanes(grad, run, residual, n, high, low, scale, shift, activation, lanes):
-    total = zero_of(run)
+    total = empty_sum(run)
     product = total
     whole = before_lanes(run, n, lanes)
     for i in range(whole):
@@ -62,7 +62,7 @@ def weighted_of_one(grad, run, i, high, low, scale, gain, shift, activation, of_
 
 @loop
 def weighted_sums_in_lanes(grad, run, n, high, low, scale, gain, shift, activation, of_gain, of_shift, lanes):
-    total = zero_of(run)
+    total = empty_sum(run)
     product = total
     whole = before_lanes(run, n, lanes)
     for i in range(whole):
