@@ -91,6 +91,21 @@ def test_running_statistics_may_lie_in_the_memory_of_a_parameter() -> None:
     assert not np.array_equal(gamma, start()[1])
 
 
+@pytest.mark.parametrize("calls", [1, 40])
+def test_running_statistics_that_share_memory_are_refused(calls: int) -> None:
+    x, memory = cases.sample(Problem((8, 3))), np.ones(24)
+    before, together = memory.copy(), memory[:3]
+    for _ in range(calls):
+        fn.batch_norm_train(x, running_mean=np.zeros(3), running_var=np.ones(3))
+    with pytest.raises(ValueError, match="running_mean and running_var share memory"):
+        fn.batch_norm_train(x, running_mean=together, running_var=together)
+    with pytest.raises(ValueError, match="running_var and out share memory"):
+        fn.batch_norm_train(x, running_mean=np.zeros(3), running_var=together, out=memory.reshape(8, 3))
+    with pytest.raises(ValueError, match="running_mean and running_var share memory"):
+        fn.batch_renorm_train(x, running_mean=memory[:3], running_var=memory[2:5])
+    np.testing.assert_array_equal(memory, before)
+
+
 @pytest.mark.parametrize("shape", [(0, 4), (0, 4, 3, 3), (3, 4, 0)])
 @pytest.mark.parametrize("unbiased", [True, False])
 def test_empty_input_leaves_them_alone(unbiased: bool, shape: tuple[int, ...]) -> None:

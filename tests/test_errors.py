@@ -231,3 +231,14 @@ def test_every_error_is_raised_before_the_first_compilation_is_needed() -> None:
         with pytest.raises(ValueError, match="gamma"):
             fn.batch_norm_train(X, FOUR)
     assert np.isfinite(fn.batch_norm_train(X, ONES).y).all()
+
+
+def test_lists_of_different_lengths_are_refused_by_name() -> None:
+    x = np.ones((2, 3))
+    for name, call in (
+        ("x", lambda: fn.layer_norm([[1.0, 2.0], [3.0]])),
+        ("gamma", lambda: fn.batch_norm_train(x, [[1.0, 2.0], [3.0]])),
+        ("beta", lambda: fn.layer_norm(x, None, [[1.0], [2.0, 3.0]])),
+    ):
+        with pytest.raises(ValueError, match=f"^{name} is no array .*; pass an array, or nested lists of one length"):
+            call()

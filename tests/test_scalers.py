@@ -289,3 +289,18 @@ def test_attributes_and_results_are_those_of_scikit_learn(name: str, parameters:
     slack = np.array([3e-4 if dtype == F4 else 1e-12, *[4 * CLOSE[dtype]] * 4])
     assert (np.nan_to_num(np.abs(ours.transform(X) - theirs.transform(X))) <= slack * (1 + np.nan_to_num(np.abs(X)))).all()
     np.testing.assert_allclose(ours.inverse_transform(X), theirs.inverse_transform(X), rtol=8 * CLOSE[dtype], atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_the_sum_of_weights_is_one_number_unless_features_differ(dtype: Any) -> None:
+    rng = np.random.default_rng(4)
+    x, weights = rng.standard_normal((1000, 20)).astype(dtype), rng.random(1000)
+    seen = StandardScaler().fit(x, sample_weight=weights).n_samples_seen_
+    assert isinstance(seen, float)
+    assert seen == pytest.approx(weights.sum(), rel=1e-8)
+    x[3, 4] = np.nan
+    seen = StandardScaler().fit(x, sample_weight=weights).n_samples_seen_
+    assert seen.shape == (20,)
+    np.testing.assert_allclose(np.delete(seen, 4), weights.sum(), rtol=1e-8)
+    assert len(set(np.delete(seen, 4))) == 1
+    np.testing.assert_allclose(seen[4], weights.sum() - weights[3], rtol=1e-6)

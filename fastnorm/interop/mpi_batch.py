@@ -42,7 +42,7 @@ class _Forward:
         activation: Any, residual: Any, out: Any,
     ) -> None:  # fmt: skip
         self.call = call = TrainingCall(x, gamma, beta, axis, eps, activation, residual, out)
-        self.running = running_pair(running_mean, running_var, momentum, unbiased, call.channels, 0, call.axis)
+        self.running = running_pair(running_mean, running_var, momentum, unbiased, call.channels, 0, call.axis, out)
         nothing = np.full(call.channels, np.nan)
         self.problem, moments = None, Reduced(nothing, np.zeros(call.channels), nothing, 0)
         if call.x.size:

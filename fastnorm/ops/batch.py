@@ -128,7 +128,8 @@ def batch_norm_train(
     array([ 2., 20.])
     """
     options = (batch_norm_train, axis, type(axis), eps)
-    few = find(x, options) if activation is None and residual is None else None
+    distinct = running_mean is None or running_mean is not running_var  # or it is refused
+    few = find(x, options) if activation is None and residual is None and distinct else None
     if few is not None:
         y, stats = few.output() if out is None else out, few.statistics()
         if few.run((x, gamma, beta, running_mean, running_var, y), stats, eps, momentum, unbiased):
@@ -136,7 +137,7 @@ def batch_norm_train(
     key = signature(
         (batch_norm_train, axis, type(axis), eps, unbiased, activation), out, x, residual, gamma, beta, running_mean, running_var
     )
-    known = recall(key, out, x, residual, gamma, beta, running_mean, running_var)
+    known = recall(key, out, x, residual, gamma, beta, running_mean, running_var) if distinct else None
     if known is not None:
         again(x, options)
         result: BatchNormTraining = known(x, residual, gamma, beta, running_mean, running_var, out, momentum)
@@ -153,7 +154,7 @@ def batch_norm_train(
     count = call.x.size // call.channels if call.channels else 0
     running = None
     if running_mean is not None or running_var is not None or type(momentum) is not float or momentum != 0.1:
-        running = running_pair(running_mean, running_var, momentum, unbiased, call.channels, count, call.axis)
+        running = running_pair(running_mean, running_var, momentum, unbiased, call.channels, count, call.axis, out)
     if call.x.size == 0:
         return BatchNormTraining(call.target.wanted, np.full(call.channels, np.nan), np.full(call.channels, np.nan))
     if memorable(key, out, *inputs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from fastnorm.plan.intake import (
     needs_detour,
     number,
     operand,
+    overlaps,
     result_dtype,
     writes_twice,
     wrong_length,
@@ -143,14 +145,21 @@ def momentum_of(value: Any) -> float:
     return number("momentum", value, 0.0, 1.0, "between 0 and 1, the weight of the new batch; pass for example 0.1")
 
 
-def running_pair(running_mean: Any, running_var: Any, momentum: Any, unbiased: bool, channels: int, count: int, axis: int) -> RunningPair:
-    """Checked running statistics. Raises TypeError, ValueError."""
+def running_pair(
+    running_mean: Any, running_var: Any, momentum: Any, unbiased: bool, channels: int, count: int, axis: int, out: Array | None
+) -> RunningPair:
+    """Checked running statistics. out : what the call writes elsewhere. Raises TypeError, ValueError."""
     pair = RunningPair(
         _running_vector("running_mean", running_mean, channels, axis),
         _running_vector("running_var", running_var, channels, axis),
         momentum_of(momentum),
         bool(unbiased),
     )
+    named = (("running_mean", pair.mean), ("running_var", pair.var), ("out", out))
+    written = [(name, array) for name, array in named if array is not None]
+    for (name, array), (other, its) in itertools.combinations(written, 2):
+        if overlaps(array, its):
+            raise ValueError(f"{name} and {other} share memory but are written one after the other; pass an array for each")
     if pair.var is not None and pair.unbiased and count == 1:
         raise ValueError(
             "x has one value per channel, from which no unbiased variance follows for running_var; pass a larger batch or unbiased=False"

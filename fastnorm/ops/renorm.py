@@ -151,8 +151,8 @@ def batch_renorm_train(
         absent = "running_mean" if running_mean is None else "running_var"
         raise TypeError(f"{absent} is None but must be an array of shape ({channels},); pass one, or call batch_norm_train")
     count = x.size // channels if channels else 0
-    running = running_pair(running_mean, running_var, momentum, unbiased, channels, count, axis)
     target = output("out", out, x, (x,))
+    running = running_pair(running_mean, running_var, momentum, unbiased, channels, count, axis, out)
     if x.size == 0:
         return BatchRenormTraining(target.wanted, *(np.full(channels, np.nan) for _ in range(4)))
     problem = arrange(channel_layout(x.ndim, axis, True), (x, target.computed, None, None, None), get_num_threads())

@@ -28,6 +28,13 @@ def computes_single(dtype: np.dtype[Any]) -> bool:
     return is_float(dtype) and dtype.itemsize < 8
 
 
+def _plain(name: str, value: Any) -> NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except ValueError as error:  # lists of different lengths
+        raise ValueError(f"{name} is no array ({error}); pass an array, or nested lists of one length") from None
+
+
 def as_array(name: str, value: Any) -> NDArray[Any]:
     """A plain array of a dtype that the library computes with.
 
@@ -37,7 +44,7 @@ def as_array(name: str, value: Any) -> NDArray[Any]:
         return value
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be ignored; pass {name}.filled(np.nan) or the valid elements")
-    array = np.asarray(value)
+    array = _plain(name, value)
     dtype = array.dtype
     if dtype.kind == "O" and hasattr(value, "toarray"):
         raise TypeError(f"{name} is a sparse matrix; pass {name}.toarray()")
@@ -95,7 +102,7 @@ def vector(name: str, value: Any, length: int, axis: int) -> NDArray[np.float64]
             return value.astype(np.float64)
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be ignored; pass {name}.filled() or the valid elements")
-    array = np.asarray(value)
+    array = _plain(name, value)
     if not is_float(array.dtype) and not (array.dtype.kind in "biu" and not isinstance(value, np.ndarray)):
         raise TypeError(f"{name} has dtype {array.dtype}; pass an array of a float dtype")
     if array.shape != (length,):

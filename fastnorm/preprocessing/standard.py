@@ -15,7 +15,7 @@ from fastnorm.preprocessing.door import check_flags, is_sparse, refuse_infinity,
 from fastnorm.preprocessing.scaler import NOTHING, Fill, Scaler, nothing, reciprocal, same, takes_streams
 
 Array = NDArray[Any]
-_EPS = float(np.finfo(np.float64).eps)
+_EPS, _EPS_OF_FLOAT32 = float(np.finfo(np.float64).eps), float(np.finfo(np.float32).eps)
 # Of float32: squares below are subnormal or nothing; columns of means beyond vary more, or not at all.
 _LEAST_SQUARE, _NEAR_ZERO = 1e-36, 1e-9
 
@@ -162,6 +162,9 @@ class StandardScaler(Scaler):
 
     def _absorb(self, table: Any, weights: Array | None) -> None:
         moments = sparse.column_moments(table, weights) if is_sparse(table) else _dense_moments(table, weights)
+        if weights is not None:  # in float32 their sum may depend on the column
+            total = weights.sum(dtype=np.float64)
+            moments[0, np.abs(moments[0] - total) <= _EPS_OF_FLOAT32 * total] = total
         finite = np.isfinite(moments).all(axis=0)
         # Elements of weight 0 are in no sum: nobody has looked at them.
         if not finite.all() or (weights is not None and not weights.all()):
