@@ -83,13 +83,22 @@ def _output(x, out):
 
 
 @register_jitable
+def _meet(a, b):
+    first, second = a.ctypes.data, b.ctypes.data
+    return first < second + b.nbytes and second < first + a.nbytes
+
+
+@register_jitable
 def _source(values, out):
-    """An input, or a copy of it if the output shares a part of its memory; the whole is in place."""
-    begin, start = values.ctypes.data, out.ctypes.data
-    end, stop = begin + values.nbytes, start + out.nbytes
-    if begin < stop and start < end and (begin != start or end != stop):
+    """Elements of the shape of the output, or a copy of them if it shares a part of their memory; the whole is in place."""
+    if _meet(values, out) and (values.ctypes.data != out.ctypes.data or values.nbytes != out.nbytes):
         return values.copy()
     return values
+
+
+@register_jitable
+def _parameter(values, out):
+    return values.copy() if _meet(values, out) else values
 
 
 @register_jitable
@@ -113,7 +122,7 @@ def _nothing(values, like, out):
 def _vector(values, n, out):
     if values.size != n:
         raise ValueError("gamma or beta has not the length of the last axis of x; pass an array of that length or None")
-    return (_source(values, out),)
+    return (_parameter(values, out),)
 
 
 def _vector_of(kind: Any) -> Any:
@@ -125,7 +134,7 @@ def _vector_of(kind: Any) -> Any:
 def _of_channels(values, n, out):
     if values.size != n:
         raise ValueError("mean, var, gamma or beta has not the length of the channel axis of x; pass arrays of that length")
-    return _source(values, out)
+    return _parameter(values, out)
 
 
 @register_jitable

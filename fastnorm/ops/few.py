@@ -61,7 +61,7 @@ class Few:
         return recycling.empty(self.shape, self.dtype)
 
     def statistics(self, wanted: bool = True) -> NDArray[np.float64]:
-        """wanted : whether anybody looks at them; short rows are twice as fast where nobody does"""
+        """wanted : whether anybody looks at them; short rows write none otherwise"""
         return np.empty(self._stats) if wanted or self._none is None else self._none
 
     def wait(self) -> None:
