@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from typing import Any
 
 import cases
 import numpy as np
@@ -12,6 +13,7 @@ from checks_family import LARGE_AXES, LARGE_GROUPS, parameter, sample
 from conftest import RunPython
 
 import fastnorm as fn
+from fastnorm.runtime import threads as settings
 
 # Prints {operation: {threads: digest}} and the number of workers that were there.
 SCRIPT = """
@@ -177,3 +179,22 @@ def test_out_does_not_change_the_bits_of_group_norm(name: str) -> None:
     out = np.empty(x.size + 1, np.float32)[1:].reshape(x.shape)  # not aligned to a vector
     np.testing.assert_array_equal(fn.group_norm(x, problem.num_groups, gamma, beta, axis=problem.axis, out=out), fresh)
     np.testing.assert_array_equal(fn.group_norm(x, problem.num_groups, gamma, beta, axis=problem.axis, out=x), fresh)
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("beta", [None, np.full(3, 0.25, np.float32)], ids=["no beta", "beta"])
+def test_a_residual_without_a_shift(activation: Any, beta: Any, monkeypatch: pytest.MonkeyPatch, restore_threads: None) -> None:
+    """Three channels of two threads are walked twice, those of one thread once; where there is no shift to add, one of the walks would fuse
+    the scaled distance with the residual."""
+    monkeypatch.setattr(settings, "_limit", lambda: 8)
+    rng = np.random.default_rng(0)
+    x, residual, dy = (rng.standard_normal((16, 3, 31, 33)).astype(np.float32) for _ in range(3))
+    gamma, found = np.full(3, 1.5, np.float32), []
+    for number in (1, 2, 8):
+        fn.set_num_threads(number)
+        y, mean, rstd = fn.batch_norm_train(x, gamma, beta, residual=residual, activation=activation)
+        options = {"beta": beta, "residual": residual, "activation": activation}
+        found.append((y, mean, rstd, *fn.batch_norm_backward(dy, x, mean, rstd, gamma, **options)))
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)

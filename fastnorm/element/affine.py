@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastnorm._jit import element, variant
+from fastnorm._jit import element, rounded, variant
 from fastnorm.element.bits import whole_below
 from fastnorm.element.storage import as_compute, holds_integers
 
@@ -61,3 +61,10 @@ def affine(value, high, low, scale, gain, shift):
     if gain is not None:
         z = z * gain
     return z + shift
+
+
+@rounded
+def with_residual(z, residual):
+    """z + residual, rounded by itself: a walk that knows that there is no shift would fuse the scaled distance with it, one that reads the
+    shift from a vector of zeros would not, and which of them walks depends on the number of threads."""
+    return z + residual

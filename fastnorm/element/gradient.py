@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from fastnorm._jit import element
 from fastnorm.element.activation import derivative
-from fastnorm.element.affine import affine
+from fastnorm.element.affine import affine, with_residual
 
 
 class GradientSums(NamedTuple):
@@ -34,7 +34,7 @@ def through_activation(grad, distance, scale, gain, shift, residual, activation)
     if activation is not None:
         z = affine(distance, None, None, scale, gain, shift)
         if residual is not None:
-            z = z + residual
+            z = with_residual(z, residual)
         grad = grad * derivative(activation, z)
     return grad
 

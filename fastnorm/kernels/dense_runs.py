@@ -14,7 +14,7 @@ from numba.core import types
 
 from fastnorm._jit import chunk_body, loop, maker, variant
 from fastnorm.element.activation import activate, is_for_lanes
-from fastnorm.element.affine import affine, centred
+from fastnorm.element.affine import affine, centred, with_residual
 from fastnorm.element.bits import wide_vectors
 from fastnorm.element.gradient import input_gradient, through_activation, weighted
 from fastnorm.element.lanes import choose_lanes, have_lanes, lanes_of, load_lanes, stream_lanes, write_lanes, zero_lanes
@@ -103,7 +103,7 @@ def line_of(src, grad, residual, i, count, like, numbers, gains, shifts, place, 
     if grad is None:
         z = affine(value, high, low, scale, gain, element_lanes(shifts, place, count, shift))
         if residual is not None:
-            z = z + load_lanes(residual, i, count, like)
+            z = with_residual(z, load_lanes(residual, i, count, like))
         return activate(activation, z)
     d = centred(value, high, low)
     g = through_activation(load_lanes(grad, i, count, like), d, scale, gain, shift, None, activation)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fastnorm._jit import chunk_body, loop
 from fastnorm.element.activation import activate
-from fastnorm.element.affine import affine, distance, origin_near
+from fastnorm.element.affine import affine, distance, origin_near, with_residual
 from fastnorm.element.bits import wide_vectors
 from fastnorm.element.moments import about_shift, lopsided
 from fastnorm.element.storage import as_compute, at, before_lanes, empty_sum, load, subrun, write, zero_of
@@ -189,7 +189,7 @@ def add_runs(run, addend, target, block, n):
 def normalize_one(run, residual, out, i, high, low, scale, gain, shift, activation):
     z = affine(load(run, i), at(high, i), at(low, i), at(scale, i), at(gain, i), at(shift, i))
     if residual is not None:
-        z = z + load(residual, i)
+        z = with_residual(z, load(residual, i))
     write(out, i, activate(activation, z))
 
 
