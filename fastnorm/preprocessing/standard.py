@@ -162,9 +162,6 @@ class StandardScaler(Scaler):
 
     def _absorb(self, table: Any, weights: Array | None) -> None:
         moments = sparse.column_moments(table, weights) if is_sparse(table) else _dense_moments(table, weights)
-        if weights is not None:  # in float32 their sum may depend on the column
-            total = weights.sum(dtype=np.float64)
-            moments[0, np.abs(moments[0] - total) <= _EPS_OF_FLOAT32 * total] = total
         finite = np.isfinite(moments).all(axis=0)
         # Elements of weight 0 are in no sum: nobody has looked at them.
         if not finite.all() or (weights is not None and not weights.all()):
@@ -173,6 +170,9 @@ class StandardScaler(Scaler):
             for column in np.flatnonzero(~finite | _squares_vanish(moments)):  # or are too large: standard deviations beyond 1e15
                 wide = table[:, [column]].astype(np.float64)
                 moments[:, [column]] = _dense_moments(wide, None if weights is None else weights.astype(np.float64))
+        if weights is not None:  # in float32 their sum may depend on the column
+            total = weights.sum(dtype=np.float64)
+            moments[0, np.abs(moments[0] - total) <= _EPS_OF_FLOAT32 * total] = total
         self._join(moments, weights is None)
 
     def _check_known(self) -> None:
