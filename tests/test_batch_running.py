@@ -97,8 +97,9 @@ def test_running_statistics_that_share_memory_are_refused(calls: int) -> None:
     before, together = memory.copy(), memory[:3]
     for _ in range(calls):
         fn.batch_norm_train(x, running_mean=np.zeros(3), running_var=np.ones(3))
-    with pytest.raises(ValueError, match="running_mean and running_var share memory"):
-        fn.batch_norm_train(x, running_mean=together, running_var=together)
+    for other in (together, together[:], memory[2:5]):
+        with pytest.raises(ValueError, match="running_mean and running_var share memory"):
+            fn.batch_norm_train(x, running_mean=together, running_var=other)
     with pytest.raises(ValueError, match="running_var and out share memory"):
         fn.batch_norm_train(x, running_mean=np.zeros(3), running_var=together, out=memory.reshape(8, 3))
     with pytest.raises(ValueError, match="running_mean and running_var share memory"):

@@ -128,7 +128,7 @@ def batch_norm_train(
     array([ 2., 20.])
     """
     options = (batch_norm_train, axis, type(axis), eps)
-    distinct = running_mean is None or running_mean is not running_var  # or it is refused
+    distinct = running_mean is None or running_var is None or _are_distinct(running_mean, running_var)
     few = find(x, options) if activation is None and residual is None and distinct else None
     if few is not None:
         y, stats = few.output() if out is None else out, few.statistics()
@@ -167,6 +167,15 @@ def batch_norm_train(
     if running is not None:
         running.update(stats[0], stats[2], count)
     return BatchNormTraining(y, stats[0], stats[3])
+
+
+def _are_distinct(running_mean: Any, running_var: Any) -> bool:
+    """False where the general way has to look whether they share memory, which it refuses: one of the two is a view then."""
+    if running_mean is running_var:
+        return False
+    if getattr(running_mean, "base", None) is None and getattr(running_var, "base", None) is None:
+        return True
+    return not np.may_share_memory(running_mean, running_var)
 
 
 class TrainingCall:
