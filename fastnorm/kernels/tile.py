@@ -87,7 +87,7 @@ def sums_about(run, n, shift, ahead):
 
 @loop
 def sums_at_once(run, n, shift, lanes):
-    """The same of at most BLOCK elements, in the compute dtype."""
+    """The same of at most BLOCK elements, added to an `empty_sum`."""
     total = empty_sum(run)
     squares = total
     whole = before_lanes(run, n, lanes)
