@@ -157,3 +157,14 @@ def test_an_outlier_among_equal_elements(n: int, memory: str) -> None:
     assert_within(fn.var(given, axis=1), exact.var, tolerance.var(exact.var, np.float32))
     square = fn.rms_norm(given, return_stats=True).rstd
     assert_within(square, 1.0 / np.sqrt((x.astype(float) ** 2).mean(1) + 1e-5), tolerance.rstd(square, np.float32))
+
+
+@pytest.mark.parametrize("memory", ["contiguous", "every other"])
+def test_the_gradient_of_a_constant_is_nothing(memory: str) -> None:
+    """All roundings of its sums go one way, too: the sum of a row, and of a channel."""
+    x, dy = cases.sample(Problem((6, 5000)), cases.F4), np.full((6, 5000), 0.1, np.float32)
+    if memory == "every other":
+        x, dy = np.repeat(x, 2, axis=1)[:, ::2], np.repeat(dy, 2, axis=1)[:, ::2]
+    _, mean, rstd = fn.layer_norm(x, return_stats=True)
+    for dx in (fn.layer_norm_backward(dy, x, mean, rstd).dx, fn.batch_norm_backward(dy, x, mean, rstd, axis=0).dx):
+        assert np.abs(dx / rstd[:, None]).max() <= 1e-6 * 0.1 * (1 + 5.0)
