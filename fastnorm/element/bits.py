@@ -201,6 +201,13 @@ def multiply_add(builder: Any, a: Any, b: Any, c: Any, rounded_once: bool) -> An
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.{_suffix(a.type)}"), [a, b, c])
 
 
+def add_lanes(builder: Any, value: Any) -> Any:
+    """The sum of the items of a vector, in pairs."""
+    kind = ir.FunctionType(value.type.element, [value.type.element, value.type])
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.fadd.{_suffix(value.type)}")
+    return builder.call(function, [ir.Constant(value.type.element, -0.0), value], fastmath=("reassoc",))
+
+
 def widen_half(builder: Any, word: Any) -> Any:
     return builder.fpext(builder.bitcast(word, _as(word.type, _HALF)), _as(word.type, _F32))
 

@@ -180,3 +180,11 @@ def choose_lanes(typing_context: Any, count: Any, first: Any, second: Any) -> An
         return builder.select(bits.first_lanes(builder, arguments[0], first.count), arguments[1], arguments[2])
 
     return first(types.intp, first, second), generate
+
+
+@intrinsic(prefer_literal=False)
+def sum_of_lanes(typing_context: Any, value: Any) -> Any:
+    """Of all lanes, a number."""
+    if not isinstance(value, Lanes):
+        return value(value), lambda context, builder, signature, arguments: arguments[0]
+    return value.dtype(value), lambda context, builder, signature, arguments: bits.add_lanes(builder, arguments[0])

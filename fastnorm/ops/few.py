@@ -68,7 +68,8 @@ class Few:
         """Another call of this kind has gone the usual way."""
         self._left -= 1
         if self._left <= 0:
-            self._driver = getattr(kernels.whole, self._name)
+            room = kernels.whole_gradients if self._name.startswith("backward") else kernels.whole
+            self._driver = getattr(room, self._name)
             _known[self._key] = self
 
     def run(self, arrays: tuple[Any, ...], *others: Any) -> bool:
@@ -151,7 +152,7 @@ def find(x: Any, options: tuple[Any, ...]) -> Few | None:
 
 
 def offer(x: Any, options: tuple[Any, ...], name: str, problem: Problem) -> None:
-    """Remember how this kind of call is planned. name : in kernels.whole"""
+    """Remember how this kind of call is planned. name : in kernels.whole, or of gradients in kernels.whole_gradients"""
     streams = problem.schedule.stream  # rows would take another driver; and such a call takes half a millisecond
     if x.size >= FEW_ELEMENTS or x.dtype.char not in "fd" or problem.detours or streams:
         return
@@ -167,7 +168,7 @@ def offer_walk(x: Any, options: tuple[Any, ...], what: str, problem: Problem) ->
     """As `offer`, of what is walked in planes or columns, twice."""
     schedule = problem.schedule
     if schedule.planar and schedule.fused:
-        offer(x, options, f"{what}_planes_of_one" if schedule.planes else f"{what}_planes", problem)
+        offer(x, options, f"{what}_short_planes" if schedule.planes else f"{what}_planes", problem)
     elif not schedule.planar:
         offer(x, options, f"{what}_columns" if schedule.fused else f"{what}_columns_in_two", problem)
 

@@ -12,7 +12,6 @@ from fastnorm import kernels
 from fastnorm.ops.launch import Driver, Launch
 from fastnorm.ops.passes import Storages, is_short, kept, of_columns, options_of, storages
 from fastnorm.plan.problem import Problem
-from fastnorm.plan.table import EXTRA, GRAD_EXTRA
 
 Gradients = tuple[NDArray[np.float64], NDArray[np.float64]]  # of gamma, of beta
 Sums = NDArray[np.float64]  # (2, batch * parameters): of the gradient, and of its products with x - mean
@@ -24,9 +23,18 @@ def _gradient_launch(problem: Problem, name: str) -> Launch:
 
 
 def gradient_sums_pass(problem: Problem, activation: Any) -> Callable[..., Sums]:
-    """Of every parameter the sums, over the elements of the problem, on which the input gradient depends: the bits of `gradient_pass`, but
-    for one sample's planes of up to 16 elements, which that sums in shorter vectors."""
+    """Of every parameter the sums, over the elements of the problem, on which the input gradient depends: the bits of `gradient_pass`."""
     geometry, schedule, table = problem.geometry, problem.schedule, problem.table
+    if schedule.planes:
+        planes = Launch(problem, kernels.gradient_planes, "planes_sums")
+
+        def walk_planes(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any) -> Sums:
+            src, _, residual, grad, _ = operands
+            sums = np.empty((2, geometry.batch * geometry.parameters))
+            planes(grad, src, residual, mean, rstd, gamma, beta, activation, sums, table)
+            return sums
+
+        return walk_planes
     launch = _gradient_launch(problem, "sums")
     per_row, options = geometry.parameters if schedule.planar else geometry.columns, of_columns(problem)
     merge = Driver(kernels.gradient, "merge_gradient_sums")
@@ -45,13 +53,12 @@ def gradient_sums_pass(problem: Problem, activation: Any) -> Callable[..., Sums]
 def input_gradient_pass(problem: Problem, activation: Any, training: bool, name: str = "gradient") -> Callable[..., None]:
     """Input gradient to the output of the problem, from given sums: those over more elements times this problem's share of them."""
     table, options = problem.table, options_of(problem)
-    alone = problem.carriers[EXTRA - 1] is None and problem.carriers[GRAD_EXTRA - 1] is None
-    if problem.schedule.planes and training and name == "backward" and alone:
+    if problem.schedule.planes and training and name == "backward":
         planes = Launch(problem, kernels.gradient_planes, "planes_backward")
 
         def walk_planes(operands: Storages, mean: Any, rstd: Any, gamma: Any, beta: Any, sums: Sums) -> None:
-            src, out, _, grad, _ = operands
-            planes(grad, src, out, mean, rstd, gamma, beta, activation, sums, *options, table)
+            src, out, residual, grad, grad_residual = operands
+            planes(grad, src, residual, out, grad_residual, mean, rstd, gamma, beta, activation, sums, *options, table)
 
         return walk_planes
     launch = _gradient_launch(problem, name)

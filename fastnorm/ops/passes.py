@@ -171,6 +171,15 @@ def moments_pass(problem: Problem, eps: float, centre: Any) -> Callable[[Any], S
         return walk_rows
     if not schedule.planar:
         return _columns_pass(problem, eps, centre)
+    if schedule.planes:
+        planes = Launch(problem, kernels.short_planes, "planes_normalize")
+
+        def walk_planes(src: Any) -> Statistics:
+            stats = np.empty((4, geometry.statistics))
+            planes(src, None, None, stats, None, None, eps, None, None, table)
+            return stats
+
+        return walk_planes
     launch, merge = Launch(problem, room, "planar_moments"), Driver(room, "planar_merge")
     shape = (schedule.cuts, 4, geometry.statistics)
 
@@ -309,8 +318,18 @@ def normalize_pass(
             return stats
 
         return in_rows
-    launch = Launch(problem, kernels.normalize, "planar_normalize" if schedule.planar else "interleaved_normalize")
     options = options_of(problem)
+    if schedule.planes:
+        planes = Launch(problem, kernels.short_planes, "planes_normalize")
+
+        def in_planes(operands: Storages, gamma: Any, beta: Any) -> Statistics:
+            stats = np.empty(shape)
+            src, out, extra, _, _ = operands
+            planes(src, extra, out, stats, gamma, beta, eps, activation, *options, table)
+            return stats
+
+        return in_planes
+    launch = Launch(problem, kernels.normalize, "planar_normalize" if schedule.planar else "interleaved_normalize")
 
     def in_one(operands: Storages, gamma: Any, beta: Any) -> Statistics:
         stats = np.empty(shape)

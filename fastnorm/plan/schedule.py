@@ -11,11 +11,13 @@ from typing import NamedTuple
 
 from fastnorm.plan.geometry import Geometry
 from fastnorm.plan.tiles import (
+    CHANNELS_OF_CHUNK,
     ENOUGH_ROWS,
     FEW_ROWS,
     FEW_SUMS,
     MANY_STATISTICS,
     are_columns,
+    are_planes,
     chunks_of,
     chunks_of_rows,
     chunks_of_samples,
@@ -74,8 +76,8 @@ SHORT_PLANE = 1024
 # Elements from which the work of two threads pays: 4 us of one, and a compiled call of one thread takes 3 us less around it.
 PARALLEL_ELEMENTS = 32768
 # As which a short row counts there, 3 to 5 ns, however few elements it has; and a plane that is read twice, which takes 30 ns:
-# training of (8, 32, 8, 8) was 1.2 times as fast with two threads.
-ROW_ELEMENTS, PLANE_ELEMENTS = 16, 96
+# training of (8, 32, 8, 8) was 1.2 times as fast with two threads. Of a block of short planes less.
+ROW_ELEMENTS, PLANE_ELEMENTS, SHORT_PLANE_ELEMENTS = 16, 96, 48
 # Of the last-level cache that operands may fill before stores stream; rows, and columns in forward passes: all of it, but on a Zen. Two
 # cores, 90 MB of traffic: training of planes took 3.0 and, streaming, 2.4 ms, inference 2.5 and 2.0; of columns 3.6 and 3.8, 1.9 and 2.4;
 # backward of 77 MB 3.1 and 2.1 as planes, 4.0 and 3.2 as columns. On a Zen, columns of 26 MB of traffic and 32 of cache: streaming,
@@ -109,7 +111,7 @@ class Schedule(NamedTuple):
     planar: bool
     rows: bool  # planar and fused, and a statistic is one run that stays in L1
     short: bool  # rows, so short that what is done around each of them matters most
-    planes: bool  # rows of planes with a parameter each, that follow each other without a gap
+    planes: bool  # short ones with a parameter each, that follow each other without a gap, of a sample or a few
     fused: bool  # moments and application in one launch
     parallel: bool
     stream: bool
@@ -158,10 +160,11 @@ def make_schedule(
     parallel = n_threads > 1 and geometry.size >= PARALLEL_ELEMENTS
     cache_bytes = last_level_cache_bytes(widened) if may_stream and streaming_stores_pay() else math.inf
     stream = traffic_bytes > cache_bytes * PART_OF_CACHE
+    blocks = two_phases and not (stream or per_element) and no_gaps and _is_batch(geometry) and are_planes(geometry, gradient=gradient)
     interleaved, by_lines = _walks(
         geometry, stream, columns_contiguous, two_phases=two_phases, gradient=gradient, read_only=read_only, widened=widened
     )
-    if per_element and geometry.inner > 1:
+    if blocks or (per_element and geometry.inner > 1):
         interleaved = False
     if interleaved:
         schedule = _interleaved(
@@ -175,13 +178,7 @@ def make_schedule(
             two_phases=two_phases,
             read_only=read_only,
         )
-        if accumulates and per_element:  # a row's parameter gradient is summed over the columns of a tile
-            least = min(FEW_SUMS, geometry.columns // 256) if geometry.batch < FEW_SUMS else 1
-            tiles = max(1, least, -(-geometry.columns // schedule.columns))
-            columns = -(-geometry.columns // tiles)
-            units = geometry.batch * -(-geometry.columns // columns)
-            schedule = schedule._replace(fused=True, cuts=1, columns=columns, chunks=chunks_of(units, n_threads, parallel))
-        return schedule
+        return _accumulating_columns(schedule, geometry, n_threads) if accumulates and per_element else schedule
     if is_amd() and not by_lines:
         stream = traffic_bytes > cache_bytes * (PART_OF_CACHE_READ_TWICE if two_phases else 1)
     elif two_phases and not is_amd() and _are_rows(geometry, TILE_BYTES // compute_bytes):
@@ -200,10 +197,15 @@ def make_schedule(
         gradient=gradient,
         read_only=read_only,
         stream_lines=traffic_bytes > cache_bytes * PART_OF_CACHE and not widened,
+        blocks=blocks,
     )
     if accumulates and (per_element or (geometry.run == 1 and geometry.inner > 1)):
         return _accumulating(schedule, geometry, per_element)
     return schedule._replace(ahead=read_only and compute_bytes == 4 and traffic_bytes >= FETCHED_BYTES)
+
+
+def _is_batch(geometry: Geometry) -> bool:
+    return geometry.batch == 1 and geometry.inner == geometry.run
 
 
 def _walks(
@@ -218,7 +220,7 @@ def _walks(
         return False, False
     if geometry.outer == geometry.inner == 1:
         return geometry.channel > 1, False
-    is_batch = geometry.batch == 1 and geometry.inner == geometry.run
+    is_batch = _is_batch(geometry)
     if is_batch and not stream:
         masks = has_masks()
         return are_columns(geometry, two_phases=two_phases, gradient=gradient, read_only=read_only, masks=masks), False
@@ -247,6 +249,7 @@ def _planar(
     gradient: bool,
     read_only: bool,
     stream_lines: bool,
+    blocks: bool,
 ) -> Schedule:
     cuts = cuts_of(geometry.elements)
     statistics = geometry.statistics
@@ -254,12 +257,12 @@ def _planar(
     tile = TILE_BYTES // compute_bytes
     # Only read, (4096, 16) took 419 us as planes and 60 as rows. A single statistic has the bits of `kernels.small`: those of planes.
     rows = (two_phases or (read_only and statistics > 1)) and _are_rows(geometry, tile)
-    fused = rows or (two_phases and balanced)
-    units = statistics if fused else statistics * cuts
+    fused = rows or blocks or (two_phases and balanced)
+    units = max(1, statistics // CHANNELS_OF_CHUNK) if blocks else statistics if fused else statistics * cuts
     short = rows and rows_apart and geometry.inner <= SHORT_ROW and (per_element or geometry.run == geometry.inner)
-    overhead = ROW_ELEMENTS * short or PLANE_ELEMENTS * (two_phases and not rows)
+    overhead = ROW_ELEMENTS * short or (SHORT_PLANE_ELEMENTS if blocks else PLANE_ELEMENTS) * (two_phases and not rows)
     parallel |= n_threads > 1 and geometry.size + overhead * (geometry.size // max(1, geometry.inner)) >= PARALLEL_ELEMENTS
-    planes = rows and planes_contiguous and gradient and not per_element and 1 < geometry.run <= SHORT_PLANE
+    planes = blocks or (rows and planes_contiguous and gradient and not per_element and 1 < geometry.run <= SHORT_PLANE)
     width = geometry.inner if short else geometry.run
     if (short or planes) and width < SHORT_STREAMED_ROW:
         stream = stream_lines and planes_contiguous and width >= LINE_STREAMED_ROW
@@ -284,6 +287,15 @@ def _accumulating(schedule: Schedule, geometry: Geometry, per_element: bool) -> 
         return schedule._replace(fused=True, cuts=1, chunks=chunks_of_rows(statistics))
     cuts = cuts_of_parameters(geometry.elements)
     return schedule._replace(fused=False, rows=False, short=False, cuts=cuts, chunks=cuts)
+
+
+def _accumulating_columns(schedule: Schedule, geometry: Geometry, n_threads: int) -> Schedule:
+    """A row's parameter gradient is summed over the columns of a tile."""
+    least = min(FEW_SUMS, geometry.columns // 256) if geometry.batch < FEW_SUMS else 1
+    tiles = max(1, least, -(-geometry.columns // schedule.columns))
+    columns = -(-geometry.columns // tiles)
+    units = geometry.batch * -(-geometry.columns // columns)
+    return schedule._replace(fused=True, cuts=1, columns=columns, chunks=chunks_of(units, n_threads, schedule.parallel))
 
 
 def _interleaved(
