@@ -134,3 +134,14 @@ def test_chunks_that_cut_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fastnorm.runtime.threads, "_limit", lambda: 4)
     with fn.num_threads(4):
         check_group(x, 2, -1, gamma=cases.parameter(600), beta=cases.parameter(600, seed=2))
+
+
+@pytest.mark.parametrize("dtype", [cases.F4, cases.F8, np.dtype("uint8")], ids=str)
+@pytest.mark.parametrize("shape", BLOCKS, ids=str)
+def test_averages_of_blocks_of_channels(shape: tuple[int, ...], dtype: np.dtype) -> None:
+    x = cases.sample(Problem(shape), dtype, offset=9.0, std=2.0)
+    mean, var = fn.mean_var(x, axis=(0, 2, 3))
+    exact = x.astype(np.float64)
+    bound = {"f": 1e-6 if dtype == cases.F4 else 1e-13, "u": 1e-15}[dtype.kind]  # sums of integers are exact
+    np.testing.assert_allclose(mean, exact.mean((0, 2, 3)), rtol=bound)
+    np.testing.assert_allclose(var, exact.var((0, 2, 3)), rtol=max(bound, 1e-14))
