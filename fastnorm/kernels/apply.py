@@ -15,16 +15,16 @@ from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.lanes import lanes_of
 from fastnorm.element.moments import reciprocal_std
 from fastnorm.element.parameters import gain_at, gain_of, number_of, of_elements, only_with, shift_of, shifts_at
-from fastnorm.element.storage import LANES, as_compute, at, cut, row, write, zero_of
+from fastnorm.element.storage import as_compute, at, cut, row, write, zero_of
 from fastnorm.element.streaming import before_line
 from fastnorm.kernels.columns import SPARE, lead_of, repeat_beyond, rows_of
 from fastnorm.kernels.dealing import deal, deal_back
-from fastnorm.kernels.dense_runs import by_lines, normalize_lines
+from fastnorm.kernels.dense_runs import by_lines, normalize_lines, normalize_runs
 from fastnorm.kernels.four_rows import normalize_fours, side_by_side
 from fastnorm.kernels.groups_of_columns import fill_run
 from fastnorm.kernels.prefetch import BESIDE_STREAMS, fetch_edges_to_write, fetch_row, fetch_row_to_write
 from fastnorm.kernels.scratch import vectors
-from fastnorm.kernels.tile import normalize_and_fetch, normalize_in_lanes
+from fastnorm.kernels.tile import normalize_and_fetch
 from fastnorm.kernels.walk import (
     column_place,
     column_step,
@@ -165,37 +165,34 @@ def fill_short_planes(parameters, mean, low, spread, gamma, beta, eps, table, c,
     parameters_of_channels(parameters, 0, 0, 0, min(n_planes - n, c), mean, low, spread, gamma, beta, eps)
 
 
-@chunk_body
-def walk_short_planes(src, residual, out, parameters, activation, table, o, c, i, left):
-    wide_vectors()
-    inner, channel, outer = table[PROBLEM, INNER], table[PROBLEM, CHANNEL], table[PROBLEM, OUTER]
-    highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
-    while left > 0:
-        n = min(inner - i, left)
-        for _ in range(left // n if n == inner else 1):  # of one length: their masks are made once
-            run_src = cut(src, position(table, SRC, 0, o, c, i), n)
-            run_residual = cut(residual, position(table, EXTRA, 0, o, c, i), n)
-            target = cut(out, position(table, OUT, 0, o, c, i), n)
-            normalize_in_lanes(run_src, run_residual, target, n, highs[c], lows[c], scales[c], None, shifts[c], activation, LANES)
-            left -= n
-            _, o, c = next_plane(outer, channel, 0, o, c)
-            i = 0
+@loop
+def places_of(table, o, c, i):
+    """In src, residual and out."""
+    return position(table, SRC, 0, o, c, i), position(table, EXTRA, 0, o, c, i), position(table, OUT, 0, o, c, i)
 
 
 @chunk_body
-def walk_by_lines(src, residual, out, parameters, activation, table, o, c, i, left):
-    """Planes that follow each other without a gap; the first and the last may be parts of one."""
+def walk_short_planes(lines, src, residual, out, parameters, activation, table, o, c, i, left):
+    """So many elements from (o, c, i) on: the first and the last plane may be parts of one.
+
+    lines : None, or anything where planes follow each other without a gap and are written line by line
+    """
     inner, channel = table[PROBLEM, INNER], table[PROBLEM, CHANNEL]
     highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
+    steps = table[SRC, STEP_CHANNEL], table[EXTRA, STEP_CHANNEL], table[OUT, STEP_CHANNEL]
     while left > 0:
         planes = min(channel - c, left // inner) if i == 0 else 0
         run = inner if planes > 0 else min(inner - i, left)
         planes = max(planes, 1)
         h, w, a, b = cut(highs, c, planes), cut(lows, c, planes), cut(scales, c, planes), cut(shifts, c, planes)
-        place, target, n = position(table, SRC, 0, o, c, i), position(table, OUT, 0, o, c, i), planes * run
-        fetch_edges_to_write(out, target, n)
-        addend = cut(residual, position(table, EXTRA, 0, o, c, i), n)
-        normalize_lines(cut(src, place, n), addend, cut(out, target, n), h, w, a, b, None, None, activation, AWAY, planes, run)
+        places, n = places_of(table, o, c, i), planes * run
+        if lines is None:
+            normalize_runs(src, residual, out, h, w, a, b, activation, None, places, steps, planes, run)
+        else:
+            place, extra, target = places
+            fetch_edges_to_write(out, target, n)
+            line, addend, result = cut(src, place, n), cut(residual, extra, n), cut(out, target, n)
+            normalize_lines(line, addend, result, h, w, a, b, None, None, activation, AWAY, planes, run)
         left -= n
         i = 0
         c += planes
@@ -214,10 +211,7 @@ def apply_to_short_planes(lines, src, residual, out, mean, low, spread, gamma, b
     parameters = vectors(zero_of(src), 4, table[PROBLEM, CHANNEL])
     _, o, c, i = plane_at(table, done)
     fill_short_planes(parameters, mean, low, spread, gamma, beta, eps, table, c, (i + end - done + inner - 1) // inner)
-    if lines is None:
-        walk_short_planes(src, residual, out, parameters, activation, table, o, c, i, end - done)
-    else:
-        walk_by_lines(src, residual, out, parameters, activation, table, o, c, i, end - done)
+    walk_short_planes(lines, src, residual, out, parameters, activation, table, o, c, i, end - done)
 
 
 @loop

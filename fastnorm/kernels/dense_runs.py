@@ -19,11 +19,12 @@ from fastnorm.element.bits import wide_vectors
 from fastnorm.element.gradient import input_gradient, through_activation, weighted
 from fastnorm.element.lanes import choose_lanes, have_lanes, lanes_of, load_lanes, stream_lanes, write_lanes, zero_lanes
 from fastnorm.element.parameters import either
-from fastnorm.element.storage import LANES, as_compute, at, cut, row
+from fastnorm.element.storage import FEW_LANES, LANES, as_compute, at, cut, row
 from fastnorm.element.streaming import before_line
 from fastnorm.kernels.columns import copy_run
 from fastnorm.kernels.prefetch import fetch_run_later
 from fastnorm.kernels.scratch import vectors
+from fastnorm.kernels.tile import normalize_in_lanes, normalize_to
 
 # Elements that are fetched at once beside such stores: line by line, rows of 200 took 1.3 times as long, of 768 1.25.
 FETCHED = 256
@@ -158,3 +159,32 @@ def gradient_lines(grad, src, out, parameters, gains, activation, away, n, run):
     highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
     numbers = highs, lows, scales, shifts, row(parameters, 4), row(parameters, 5)
     walk_lines(src, grad, None, out, numbers, gains, None, activation, away, n, run)
+
+
+@loop
+def normalize_in_some_lanes(src, residual, out, numbers, activation, streams, places, steps, n, run, lanes):
+    highs, lows, scales, shifts = numbers
+    of_src, of_residual, of_out = places
+    step, residual_step, out_step = steps
+    for k in range(n):
+        x, addend, y = (
+            cut(src, of_src + k * step, run),
+            cut(residual, of_residual + k * residual_step, run),
+            cut(out, of_out + k * out_step, run),
+        )
+        high, low, scale, shift = at(highs, k), at(lows, k), at(scales, k), at(shifts, k)
+        if streams is None:
+            normalize_in_lanes(x, addend, y, run, high, low, scale, None, shift, activation, lanes)
+        else:
+            normalize_to(x, addend, y, run, high, low, scale, None, shift, activation, streams)
+
+
+@chunk_body
+def normalize_runs(src, residual, out, highs, lows, scales, shifts, activation, streams, places, steps, n, run):
+    """n runs at any distance. places, steps : of the first run, and from one to the next, in src, residual and out"""
+    wide_vectors()
+    numbers = highs, lows, scales, shifts
+    if streams is None and run <= FEW_LANES:
+        normalize_in_some_lanes(src, residual, out, numbers, activation, None, places, steps, n, run, FEW_LANES)
+    else:
+        normalize_in_some_lanes(src, residual, out, numbers, activation, streams, places, steps, n, run, LANES)

@@ -15,18 +15,18 @@ from fastnorm.element.affine import origin_near
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.lanes import choose_lanes, fused, have_lanes, lanes_of, load_lanes, sum_of_lanes, zero_lanes
 from fastnorm.element.moments import lopsided
-from fastnorm.element.storage import FEW_LANES, LANES, as_compute, at, cut, load, row, write, zero_of
+from fastnorm.element.storage import FEW_LANES, as_compute, at, cut, load, row, write, zero_of
 from fastnorm.kernels.apply import parameters_of_channels
 from fastnorm.kernels.columns import add_run
 from fastnorm.kernels.dealing import deal
-from fastnorm.kernels.dense_runs import by_lines, normalize_lines
+from fastnorm.kernels.dense_runs import by_lines, normalize_lines, normalize_runs
 from fastnorm.kernels.gradient_planes import block_of_planes, plane_place
 from fastnorm.kernels.moments import GUESSES, LOW, MEAN, RSTD, VARIANCE
 from fastnorm.kernels.normalize import settle_rows
 from fastnorm.kernels.prefetch import fetch_edges_to_write
 from fastnorm.kernels.scratch import vectors
 from fastnorm.kernels.short_rows import sums_of_rows
-from fastnorm.kernels.tile import mean_distance, normalize_in_lanes, normalize_to, shifted_to_mean
+from fastnorm.kernels.tile import mean_distance, shifted_to_mean
 from fastnorm.kernels.walk import elements_per_statistic, span
 from fastnorm.plan.table import CHANNEL, CHUNKS, EXTRA, INNER, OUT, OUTER, PROBLEM, SRC, STEP_OUTER
 
@@ -156,42 +156,20 @@ def statistics_of_channels(src, stats, spare, table, first, n, eps):
     settle_rows(stats, first, n, elements, eps)
 
 
-@loop
-def normalize_planes_in_lanes(src, residual, out, parameters, activation, streams, table, o, first, n, lanes):
-    run = table[PROBLEM, INNER]
-    place, step = plane_place(table, SRC, o, first)
-    of_residual, residual_step = plane_place(table, EXTRA, o, first)
-    target, target_step = plane_place(table, OUT, o, first)
-    highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
-    for k in range(n):
-        x, addend = cut(src, place + k * step, run), cut(residual, of_residual + k * residual_step, run)
-        y, high, low, scale, shift = cut(out, target + k * target_step, run), at(highs, k), at(lows, k), at(scales, k), at(shifts, k)
-        if streams is None:
-            normalize_in_lanes(x, addend, y, run, high, low, scale, None, shift, activation, lanes)
-        else:
-            normalize_to(x, addend, y, run, high, low, scale, None, shift, activation, streams)
-
-
 @chunk_body
 def normalize_planes(src, residual, out, parameters, lines, activation, streams, table, o, first, n):
-    wide_vectors()
     run = table[PROBLEM, INNER]
+    (place, step), (of_residual, residual_step) = plane_place(table, SRC, o, first), plane_place(table, EXTRA, o, first)
+    target, target_step = plane_place(table, OUT, o, first)
+    highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
     if lines is not None and run >= lanes_of(out):
-        place, of_residual, target = (
-            plane_place(table, SRC, o, first),
-            plane_place(table, EXTRA, o, first),
-            plane_place(table, OUT, o, first),
-        )
         count = n * run
-        fetch_edges_to_write(out, target[0], count)
-        highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
-        x, addend, y = cut(src, place[0], count), cut(residual, of_residual[0], count), cut(out, target[0], count)
+        fetch_edges_to_write(out, target, count)
+        x, addend, y = cut(src, place, count), cut(residual, of_residual, count), cut(out, target, count)
         normalize_lines(x, addend, y, highs, lows, scales, shifts, None, None, activation, 0, n, run)
         return
-    if streams is None and run <= FEW_LANES:
-        normalize_planes_in_lanes(src, residual, out, parameters, activation, None, table, o, first, n, FEW_LANES)
-    else:
-        normalize_planes_in_lanes(src, residual, out, parameters, activation, streams, table, o, first, n, LANES)
+    places, steps = (place, of_residual, target), (step, residual_step, target_step)
+    normalize_runs(src, residual, out, highs, lows, scales, shifts, activation, streams, places, steps, n, run)
 
 
 @chunk_body

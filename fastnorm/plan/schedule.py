@@ -29,7 +29,7 @@ from fastnorm.plan.tiles import (
     has_short_runs,
     narrow_tile,
 )
-from fastnorm.runtime.machine import has_masks, is_amd, last_level_cache_bytes, streaming_stores_pay
+from fastnorm.runtime.machine import is_amd, last_level_cache_bytes, streaming_stores_pay
 
 # Bytes of one run: it stays in a 32 KB L1 with what is written.
 TILE_BYTES = 16384
@@ -223,8 +223,7 @@ def _walks(
         return geometry.channel > 1, False
     is_batch = _is_batch(geometry)
     if is_batch and not stream:
-        masks = has_masks()
-        return are_columns(geometry, two_phases=two_phases, gradient=gradient, read_only=read_only, masks=masks), False
+        return are_columns(geometry, two_phases=two_phases, gradient=gradient, read_only=read_only), False
     few = is_batch and two_phases and geometry.outer > 1 and geometry.inner <= STREAMED_OF_FEW
     if not (few or has_short_runs(geometry.outer, geometry.inner)):
         longest = STREAMED_GRADIENT_RUN if gradient else STREAMED_RUN

@@ -15,10 +15,12 @@ SHORTEST_RUN = 16
 # Planes of batch norm in cache that are columns: at most so many elements, from so many samples on. As planes took as long, 16 KB to 1 MB
 # of 2 to 32 samples (Zen 4): training of 3 x 3 1.7 to 5.5 times, 5 x 5 1.4 to 2.7, 7 x 7 1.05 to 1.8, 10 x 10 of 8 samples 1.02 to 1.5, of
 # fewer 0.8 to 1.35, 13 x 13 of 32 0.92 to 1.23; gradients of 5 x 5 1.2 to 2, 6 x 6 1.04 to 1.4, 7 x 7 of 8 samples 1.06 to 1.11 (250 KB and
-# more) and on a Zen 3, whose vectors have no masks, 1.1 to 1.8; given statistics, 5 x 5 of 8 samples 1.1 to 1.7, of 4 1.06 to 1.2, 7 x 7
-# 0.7 to 1.26 and from memory 0.82, on a Zen 3 1.2 to 1.6; averages of 10 x 10 1.1 to 1.8.
+# more) and on a Zen 3, whose vectors have no masks, 1.1 to 1.8; averages of 10 x 10 1.1 to 1.8.
 TRAINED, GRADIENTS, AVERAGED = ((32, 191), (8, 100), (2, 64)), ((8, 49), (2, 36)), ((16, 191), (2, 100))
-APPLIED, APPLIED_WITHOUT_MASKS = ((8, 47), (4, 25), (2, 15)), ((8, 49), (4, 25), (2, 15))
+# The same of given statistics: samples at least, and of how many elements. As planes, from 8 samples on, 2 x 2 took 1.2 to 2.5 times as
+# long, 3 x 3 1.2 to 2.1, 5 x 5 1.05 to 1.35, but 4 x 4 0.75 to 1.04 and 6 x 6 to 8 x 8 0.65 to 1.1; of 2 samples all of these took 0.44 to
+# 0.98 (Zen 5, vectors with masks and without).
+APPLIED = ((8, 1, 15), (8, 17, 31))
 # Elements from which on gradients of SHORT_RUN are columns: (32, 2048, 7, 7) took 1.1 ms, as planes 2.6.
 GRADIENT_ELEMENTS = 5 << 17
 # Planes of batch norm in cache that `kernels.short_planes` and `kernels.gradient_planes` take: samples at most, and of how many elements.
@@ -54,12 +56,13 @@ SAMPLES_OF_SUMS = 64
 CUT_OF_PARAMETERS = 1024
 
 
-def are_columns(geometry: Geometry, *, two_phases: bool, gradient: bool, read_only: bool, masks: bool) -> bool:
-    """Whether planes of batch norm, which caches hold, are walked as rows of columns. masks : of vectors, for the ends of planes"""
+def are_columns(geometry: Geometry, *, two_phases: bool, gradient: bool, read_only: bool) -> bool:
+    """Whether planes of batch norm, which caches hold, are walked as rows of columns."""
     if gradient and geometry.size > GRADIENT_ELEMENTS and has_short_runs(geometry.outer, geometry.inner):
         return True
-    applied = APPLIED if masks else APPLIED_WITHOUT_MASKS  # element by element: the same bits in either walk
-    bounds = GRADIENTS if gradient else AVERAGED if read_only else TRAINED if two_phases else applied
+    if not (gradient or read_only or two_phases):
+        return any(geometry.outer >= least and shortest <= geometry.inner <= longest for least, shortest, longest in APPLIED)
+    bounds = GRADIENTS if gradient else AVERAGED if read_only else TRAINED
     return any(geometry.outer >= samples and geometry.inner <= longest for samples, longest in bounds)
 
 

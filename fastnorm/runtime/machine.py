@@ -67,12 +67,6 @@ def is_amd() -> bool:
     return _told("vendor_id") == "AuthenticAMD"
 
 
-@cache
-def has_masks() -> bool:
-    """Whether instructions on vectors leave out lanes for nothing (AVX-512)."""
-    return " avx512vl" in _told_of_processor()
-
-
 def prefetching_pays() -> bool:
     """Whether kernels ask for rows before they need them: everywhere but on AMD."""
     return not is_amd()
