@@ -15,13 +15,14 @@ from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.gradient import GradientSums, mean_terms
 from fastnorm.element.lanes import lanes_of
 from fastnorm.element.parameters import number_of
-from fastnorm.element.storage import FEW_LANES, LANES, as_compute, at, cut, row, write, zero_of
+from fastnorm.element.storage import FEW_LANES, LANES, at, cut, row, write, zero_of
 from fastnorm.kernels.apply import parameters_of_channels
 from fastnorm.kernels.columns import add_run, copy_run
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.dense_runs import by_lines, gradient_lines
 from fastnorm.kernels.gradient import forward_parameters
 from fastnorm.kernels.gradient_tile import gradient_in_lanes, gradient_sums_in_lanes, gradient_to
+from fastnorm.kernels.groups_of_columns import fill_groups
 from fastnorm.kernels.prefetch import PAYS, fetch_edges_to_write
 from fastnorm.kernels.scratch import vectors
 from fastnorm.kernels.walk import elements_per_statistic, parameters_per_statistic, position, span
@@ -103,9 +104,10 @@ def sums_of_samples(grad, src, residual, parameters, activation, sums, spare, ta
             add_run(cut(row(sums, field), first, n), row(spare, field), n)
 
 
-@loop
+@chunk_body
 def weigh_planes(of_stat, of_product, sums, first, gamma, c, n):
-    """Sums of n planes with a statistic and a channel each, times gamma: vectorizes."""
+    """Sums of n planes with a statistic and a channel each, times gamma: vectorizes. By itself, as what is written here is read next."""
+    wide_vectors()
     grads, products = cut(row(sums, 0), first, n), cut(row(sums, 1), first, n)
     for i in range(n):
         weight = number_of(gamma, c + i, 1.0)
@@ -113,18 +115,20 @@ def weigh_planes(of_stat, of_product, sums, first, gamma, c, n):
         write(of_product, i, weight * at(products, i))
 
 
-@loop
+@chunk_body
 def weigh_segments(of_stat, of_product, sums, first, gamma, c, n, segments, channel):
     """The same of n statistics of several planes."""
-    grads, products, plane = row(sums, 0), row(sums, 1), first * segments
+    wide_vectors()
     for i in range(n):
+        grads, products = cut(row(sums, 0), (first + i) * segments, segments), cut(row(sums, 1), (first + i) * segments, segments)
+        weights = cut(gamma, c * segments, segments)
         total, product = 0.0, 0.0
         for k in range(segments):
-            weight = number_of(gamma, c * segments + k, 1.0)
-            total += weight * grads[plane + k]
-            product += weight * products[plane + k]
-        of_stat[i], of_product[i] = total, product
-        plane += segments
+            weight = number_of(weights, k, 1.0)
+            total += weight * at(grads, k)
+            product += weight * at(products, k)
+        write(of_stat, i, total)
+        write(of_product, i, product)
         c = c + 1 if c + 1 < channel else 0
 
 
@@ -143,7 +147,7 @@ def terms_of_planes(parameters, totals, table, first, n, sums, rstd, gamma):
             m = min(n - k, channel - c)
             weigh_planes(cut(of_stat, k, m), cut(of_product, k, m), sums, first + k, gamma, c, m)
             c, k = 0, k + m
-    zero, count = zero_of(offsets), float(elements_per_statistic(table))
+    count = float(elements_per_statistic(table))
     for i in range(n):  # vectorizes
         offset, slope = mean_terms(GradientSums(at(of_stat, i), at(of_product, i)), count, at(rstd, first + i))
         write(of_stat, i, offset)
@@ -152,9 +156,8 @@ def terms_of_planes(parameters, totals, table, first, n, sums, rstd, gamma):
         copy_run(offsets, of_stat, n)
         copy_run(slopes, of_product, n)
         return
-    for i in range(n):
-        for k in range(i * segments, (i + 1) * segments):
-            offsets[k], slopes[k] = as_compute(zero, of_stat[i]), as_compute(zero, of_product[i])
+    fill_groups(offsets, of_stat, n, segments)
+    fill_groups(slopes, of_product, n, segments)
 
 
 @loop
