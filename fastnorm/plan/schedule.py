@@ -29,7 +29,7 @@ from fastnorm.plan.tiles import (
     has_short_runs,
     narrow_tile,
 )
-from fastnorm.runtime.machine import is_amd, last_level_cache_bytes, streaming_stores_pay
+from fastnorm.runtime.machine import is_amd, is_zen_5, last_level_cache_bytes, streaming_stores_pay
 
 # Bytes of one run: it stays in a 32 KB L1 with what is written.
 TILE_BYTES = 16384
@@ -97,6 +97,8 @@ ROWS_AT_ONCE, LARGE_BYTES = 4, 1 << 24
 # Bytes of columns from which on the next of these are fetched meanwhile, on a Zen (others: LARGE_BYTES). Four calls in a row, and each
 # after the caches were filled with other things: training of 12 MB 1.02 and 1.13 times as fast with it, backward 1.08 and 1.1, of 6 MB
 # 1.0 and 1.05 to 1.09, of 3 MB 0.94 and 1.03 to 1.14 (Zen 4).
+# A Zen 5 from LARGE_BYTES on: in calls in a row variances of 6 MB took 1.22 to 1.27 times as long with it, of 12 MB 1.01 to 1.11, of 24 MB
+# 0.83 to 1.05, training of 6 MB 1.07 to 1.1, of 24 MB 0.93 to 0.99; after other things as long as before.
 FETCHED_COLUMNS = 6 << 20
 # Bytes that are read once, in planes or rows, from which on what follows is fetched meanwhile: 51 MB took 1.03 times as long with it,
 # 103 MB 0.84 times, 400 MB of float64 0.91 to 1.1 times (Emerald Rapids; `kernels.tile.sums_about`).
@@ -328,6 +330,9 @@ def _interleaved(
     fold = fold_of(columns, geometry.outer // cuts, FOLD_BYTES // compute_bytes) if unbroken else 1
     chunks = chunks_of(geometry.batch * tiles * cuts, n_threads, parallel)
     x_bytes = geometry.size * compute_bytes
-    at_once, ahead = 1 if x_bytes >= LARGE_BYTES else ROWS_AT_ONCE, x_bytes >= (FETCHED_COLUMNS if is_amd() else LARGE_BYTES)
+    at_once, ahead = (
+        1 if x_bytes >= LARGE_BYTES else ROWS_AT_ONCE,
+        x_bytes >= (FETCHED_COLUMNS if is_amd() and not is_zen_5() else LARGE_BYTES),
+    )
     tile = (FOLD_BYTES if gradient and stream else WRITTEN_ROW_BYTES) // compute_bytes
     return Schedule(False, False, False, False, fused, parallel, stream, cuts, chunks, columns, fold, tile, at_once, unbroken, ahead)

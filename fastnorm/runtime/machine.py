@@ -67,6 +67,11 @@ def is_amd() -> bool:
     return _told("vendor_id") == "AuthenticAMD"
 
 
+@cache
+def is_zen_5() -> bool:
+    return is_amd() and _told("cpu family") == "26"
+
+
 def prefetching_pays() -> bool:
     """Whether kernels ask for rows before they need them: everywhere but on AMD."""
     return not is_amd()
