@@ -162,8 +162,7 @@ def make_schedule(
     parallel = n_threads > 1 and geometry.size >= PARALLEL_ELEMENTS
     cache_bytes = last_level_cache_bytes(widened) if may_stream and streaming_stores_pay() else math.inf
     stream = traffic_bytes > cache_bytes * PART_OF_CACHE
-    blocks = (two_phases or read_only) and not (stream or per_element) and no_gaps and _is_batch(geometry)
-    blocks = blocks and are_planes(geometry, gradient=gradient)
+    blocks = (two_phases or read_only) and not per_element and no_gaps and _is_batch(geometry) and are_planes(geometry, gradient=gradient)
     interleaved, by_lines = _walks(
         geometry, stream, columns_contiguous, two_phases=two_phases, gradient=gradient, read_only=read_only, widened=widened
     )

@@ -23,11 +23,14 @@ TRAINED, GRADIENTS, AVERAGED = ((32, 191), (8, 100), (2, 64)), ((8, 49), (2, 36)
 APPLIED = ((8, 1, 15), (8, 17, 31))
 # Elements from which on gradients of SHORT_RUN are columns: (32, 2048, 7, 7) took 1.1 ms, as planes 2.6.
 GRADIENT_ELEMENTS = 5 << 17
-# Planes of batch norm in cache that `kernels.short_planes` and `kernels.gradient_planes` take: samples at most, and of how many elements.
+# Planes of batch norm, as many as caches hold, that `kernels.short_planes` and `kernels.gradient_planes` take: of so many samples at most,
+# and of how many elements.
 # In 16 to 1024 channels they were faster by (Zen 5): training of 2 samples of 4 x 4 1.2 to 1.65, 7 x 7 1.3 to 2.2, 10 x 10 1.5 to 3.2,
 # 14 x 14 1.4 to 2, 28 x 28 1.2; of 4 samples 1.2 to 2.9 up to 20 x 20; of 8 1.1 to 1.9 up to 17 x 17, but of 7 x 7, where nothing was in
 # cache, 0.85; of 16 1.06 to 1.5 of 10 x 10 to 14 x 14; averages of all these 1.1 to 2.2. Gradients of 2 samples 1.1 to 2.4, of 4 1.04 to
 # 1.9, of 8 0.7 to 1.7.
+# By the geometry alone, whether stores stream or not: another walk adds in another order.
+PLANES_ELEMENTS = 1 << 21
 TRAINED_PLANES, GRADIENT_PLANES = ((2, 9, 1024), (4, 16, 800), (8, 25, 600), (16, 100, 300)), ((2, 9, 800), (4, 16, 400))
 # Of these at least so many channels in a chunk: what is done for each sample of them takes as long as two of 16 elements.
 CHANNELS_OF_CHUNK = 8
@@ -67,11 +70,10 @@ def are_columns(geometry: Geometry, *, two_phases: bool, gradient: bool, read_on
 
 
 def are_planes(geometry: Geometry, *, gradient: bool) -> bool:
-    """Whether planes of batch norm, which caches hold, are walked a block of channels at a time."""
+    """Whether planes of batch norm are walked a block of channels at a time."""
     bounds = GRADIENT_PLANES if gradient else TRAINED_PLANES
-    return geometry.outer > 1 and any(
-        geometry.outer <= most and shortest <= geometry.inner <= longest for most, shortest, longest in bounds
-    )
+    some = geometry.outer > 1 and geometry.size <= PLANES_ELEMENTS
+    return some and any(geometry.outer <= most and shortest <= geometry.inner <= longest for most, shortest, longest in bounds)
 
 
 def narrow_tile(geometry: Geometry, compute_bytes: int) -> int:
