@@ -80,13 +80,16 @@ def _batch() -> list[Row]:
 
 
 def _half() -> list[Row]:
-    """Against PyTorch and against our own float32."""
-    peers = ("torch-out", "fastnorm-f32")
+    """Against PyTorch, oneDNN where it has the type, and our own float32."""
+    of_dtype = {
+        "float16": ("resnet50/stage2-wide", ("torch-out", "fastnorm-f32")),
+        "bfloat16": ("resnet50/stage2", ("torch-out", "onednn", "fastnorm-f32")),
+    }
     return [
-        _row(operation, layout, "resnet50/stage2" if dtype == "bfloat16" else "resnet50/stage2-wide", peers, dtype=dtype)
+        _row(operation, layout, shape, peers, dtype=dtype)
         for operation in ("train", "inference")
         for layout in ("NCHW", "NHWC")
-        for dtype in ("float16", "bfloat16")
+        for dtype, (shape, peers) in of_dtype.items()
     ]
 
 
