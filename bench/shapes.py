@@ -60,6 +60,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "digits": (1797, 1, 8, 8),
     # what no vector, tile or number of threads divides
     "odd/planes-7x7": (32, 50, 7, 7),
+    "odd/few-samples": (2, 512, 7, 7),
     "odd/three-channels": (16, 3, 101, 103),
     "odd/one-channel": (16, 1, 128, 128),
     "odd/points": (512, 256, 1, 1),
