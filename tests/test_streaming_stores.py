@@ -158,6 +158,27 @@ def short_planes(dtype: Any, *activations: str | None) -> Callable[[], list[np.n
     return call
 
 
+def few_samples(dtype: Any, shapes: list[tuple[int, ...]]) -> Callable[[], list[np.ndarray]]:
+    """Blocks of channels: line by line where nothing but x and dy is read, else plane by plane."""
+
+    def call() -> list[np.ndarray]:
+        found = []
+        for offset, shape in enumerate(shapes):
+            gamma, beta = cases.parameter(shape[1]), cases.parameter(shape[1], seed=2)
+            x, dy, residual = (cases.sample(Problem(shape), dtype, seed=k) for k in (3, 4, 5))
+            for block in ({}, {"activation": "leaky_relu"}, {"activation": "relu", "residual": residual}, {"residual": residual}):
+                y, dx = at_offset(shape, offset, dtype), at_offset(shape, offset + 5, dtype)
+                trained = fn.batch_norm_train(x, gamma, beta, out=y, **block)
+                back = fn.batch_norm_backward(dy, x, trained.mean, trained.rstd, gamma, beta=beta, out=dx, **block)
+                found += [*trained, *back]
+        return found
+
+    return call
+
+
+FEW_SAMPLES = [(1, 41, 7, 7), (2, 41, 3, 3), (3, 23, 4, 4), (4, 41, 7, 7), (8, 19, 9, 9), (4, 23, 12, 13), (16, 9, 11, 12)]
+
+
 def short_rows() -> list[np.ndarray]:
     """More than a block of them, with statistics and without."""
     found = []
@@ -230,9 +251,8 @@ CALLS = {
     "edges, float16": edges_of_planes(cases.F2),
     "edges of columns": lambda: columns_at(5, cases.F4),
     "blocks": blocks,
-    "blocks of channels": batch((4, 23, 12, 13), 1),
-    "blocks of channels, short": batch((4, 41, 7, 7), 1),
-    "blocks of channels, float16": batch((2, 23, 12, 13), 1, cases.F2),
+    "few samples": few_samples(cases.F4, FEW_SAMPLES),
+    "few samples, float16": few_samples(cases.F2, FEW_SAMPLES[4:]),
     "short planes": short_planes(cases.F4, None, "relu", "silu"),
     "short planes, float64": short_planes(cases.F8, None),
     "short planes, float16": short_planes(cases.F2, None),

@@ -14,7 +14,7 @@ from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.gradient import GradientSums, mean_terms
 from fastnorm.element.lanes import lanes_of
-from fastnorm.element.parameters import number_of
+from fastnorm.element.parameters import number_of, only_without
 from fastnorm.element.storage import FEW_LANES, LANES, at, cut, row, write, zero_of
 from fastnorm.kernels.apply import parameters_of_channels
 from fastnorm.kernels.columns import add_run, copy_run
@@ -232,7 +232,7 @@ def planes_backward_chunk(grad, src, residual, out, grad_residual, mean, rstd, g
     begin, end = span(table[PROBLEM, BATCH] * table[PROBLEM, CHANNEL], table[PROBLEM, CHUNKS], chunk)
     block = block_of_planes(table)
     parameters, spare = vectors(zero_of(src), 6, block * segments), vectors(0.0, 2, block)
-    lines = by_lines(out, src, grad, activation, streams)
+    lines = only_without(only_without(by_lines(out, src, grad, activation, streams), residual), grad_residual)
     for first in range(begin, end, block):
         n = min(block, end - first)
         plane, planes = first * segments, n * segments
