@@ -169,8 +169,9 @@ def few_samples(dtype: Any, shapes: list[tuple[int, ...]]) -> Callable[[], list[
             for block in ({}, {"activation": "leaky_relu"}, {"activation": "relu", "residual": residual}, {"residual": residual}):
                 y, dx = at_offset(shape, offset, dtype), at_offset(shape, offset + 5, dtype)
                 trained = fn.batch_norm_train(x, gamma, beta, out=y, **block)
-                back = fn.batch_norm_backward(dy, x, trained.mean, trained.rstd, gamma, beta=beta, out=dx, **block)
-                found += [*trained, *back]
+                found += trained
+                if shape[0] <= 4:  # gradients of more samples are summed in columns, or in planes, as the cache decides
+                    found += fn.batch_norm_backward(dy, x, trained.mean, trained.rstd, gamma, beta=beta, out=dx, **block)
         return found
 
     return call
@@ -252,7 +253,7 @@ CALLS = {
     "edges of columns": lambda: columns_at(5, cases.F4),
     "blocks": blocks,
     "few samples": few_samples(cases.F4, FEW_SAMPLES),
-    "few samples, float16": few_samples(cases.F2, FEW_SAMPLES[4:]),
+    "few samples, float16": few_samples(cases.F2, FEW_SAMPLES[-3:]),
     "short planes": short_planes(cases.F4, None, "relu", "silu"),
     "short planes, float64": short_planes(cases.F8, None),
     "short planes, float16": short_planes(cases.F2, None),
