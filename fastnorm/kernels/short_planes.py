@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastnorm._jit import chunk_body, driver, loop, variant
-from fastnorm.element.affine import origin_near
+from fastnorm.element.affine import distance, origin_near
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.lanes import choose_lanes, fused, have_lanes, lanes_of, load_lanes, sum_of_lanes, zero_lanes
 from fastnorm.element.moments import lopsided
@@ -41,7 +41,7 @@ def guess_of_channel(src, place, step, outer, few, origin):
     near = as_compute(total, origin)
     guesses = min(outer, GUESSES)
     for part in range(guesses):
-        d = load_lanes(cut(src, place + outer * part // guesses * step, few), 0, few, src) - near
+        d = distance(load_lanes(cut(src, place + outer * part // guesses * step, few), 0, few, src), near)
         total = total + choose_lanes(few, d, zero_lanes(src))
     return sum_of_lanes(total)
 
@@ -91,16 +91,16 @@ def sums_of_channel(src, place, step, outer, some, n, shift):
         for o in range(begin, min(begin + some, outer)):
             run, i = cut(src, place + o * step, n), 0
             while i + 2 * lanes <= n:
-                d, e = load_lanes(run, i, None, src) - about, load_lanes(run, i + lanes, None, src) - about
+                d, e = distance(load_lanes(run, i, None, src), about), distance(load_lanes(run, i + lanes, None, src), about)
                 total, other = total + d, other + e
                 squares, others = fused(d, d, squares), fused(e, e, others)
                 i += 2 * lanes
             if i + lanes <= n:
-                d = load_lanes(run, i, None, src) - about
+                d = distance(load_lanes(run, i, None, src), about)
                 total, squares = total + d, fused(d, d, squares)
                 i += lanes
             if i < n:
-                e = choose_lanes(n - i, load_lanes(run, i, n - i, src) - about, zero)
+                e = choose_lanes(n - i, distance(load_lanes(run, i, n - i, src), about), zero)
                 other, others = other + e, fused(e, e, others)
         total64 += float(sum_of_lanes(total + other))
         squares64 += float(sum_of_lanes(squares + others))
