@@ -40,7 +40,8 @@ class RunningMoments:
 
     Notes
     -----
-    Source of the merge: Chan, Golub, LeVeque 1983. Counts are float64: exact to 9e15.
+    Source of the merge: Chan, Golub, LeVeque 1983. Counts are float64: exact to 9e15. Weights of
+    32- and 16-bit data are rounded to float32 before they are counted.
 
     Examples
     --------
