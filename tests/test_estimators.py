@@ -84,6 +84,20 @@ def test_tags() -> None:
     assert get_tags(Normalizer()).input_tags.sparse
 
 
+@pytest.mark.parametrize(("library", "dtype"), [("pandas", "float32"), ("pandas", "Float32"), ("polars", None)])
+@pytest.mark.parametrize("kind", SCALERS)
+def test_frames_of_float32_stay_float32(kind: Any, library: str, dtype: str | None) -> None:
+    """Also those whose dtypes are not NumPy's, which become float64 in scikit-learn's scalers."""
+    frames = pytest.importorskip(library)
+    table = X.astype(np.float32)
+    frame = frames.DataFrame(dict(zip("abc", table.T, strict=True)))
+    result = kind().fit_transform(frame if dtype is None else frame.astype(dtype))
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, kind().fit_transform(table), rtol=2e-6, atol=2e-6)
+    wider = frames.DataFrame({"a": table[:, 0], "b": X[:, 1]})
+    assert kind().fit_transform(wider).dtype == np.float64
+
+
 @pytest.mark.parametrize("library", ["pandas", "polars"])
 @pytest.mark.parametrize("kind", SCALERS)
 def test_frames_in_and_out(kind: Any, library: str) -> None:

@@ -209,6 +209,17 @@ BAD: dict[str, Callable[[Any, Any], Any]] = {
     "dimensions of BatchNorm3d": lambda f, m: m.BatchNorm3d(3)(torch.ones(4, 3)),
     "dimensions of InstanceNorm2d": lambda f, m: m.InstanceNorm2d(3)(torch.ones(4, 3)),
     "channels of InstanceNorm1d": lambda f, m: m.InstanceNorm1d(3, affine=True)(torch.ones(4, 2, 5)),
+    "one running statistic": lambda f, m: f.batch_norm(torch.ones(4, 3), torch.zeros(3), None, training=True),
+    "one running statistic of instances": lambda f, m: f.instance_norm(torch.ones(4, 3, 2), None, torch.ones(3)),
+    "running statistics with gradients": lambda f, m: f.batch_norm(torch.ones(4, 3), *torch.ones(2, 3, requires_grad=True), training=True),
+    "expanded running statistics": lambda f, m: f.instance_norm(torch.ones(4, 3, 2), *(torch.ones(1).expand(3) for _ in range(2))),
+    "training is a word": lambda f, m: f.batch_norm(torch.ones(4, 3), None, None, training="yes"),
+    "use_input_stats is a word": lambda f, m: f.instance_norm(torch.ones(4, 3, 2), use_input_stats="yes"),
+    "no momentum": lambda f, m: f.batch_norm(torch.ones(4, 3), None, None, training=True, momentum=None),
+    "no eps": lambda f, m: f.layer_norm(torch.ones(4, 3), (3,), eps=None),
+    "eps of groups is a word": lambda f, m: f.group_norm(torch.ones(4, 4), 2, eps="small"),
+    "a float in the normalized shape": lambda f, m: f.layer_norm(torch.ones(4, 3), (3.0,)),
+    "a truth in the normalized shape": lambda f, m: f.rms_norm(torch.ones(4, 1), (True,)),
     "one value, module": lambda f, m: m.BatchNorm1d(3)(torch.ones(1, 3)),
 }
 
@@ -220,6 +231,15 @@ def test_errors_are_pytorchs(name: str) -> None:
     with pytest.raises(theirs.type) as ours:
         BAD[name](fastnorm.torch, fastnorm.torch)
     assert str(ours.value) == str(theirs.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_infinite_eps_is_what_pytorch_makes_of_it(name: str) -> None:
+    arguments: tuple[Any, ...] = {"group_norm": (2,), "batch_norm": (torch.zeros(4), torch.ones(4))}.get(name, ())
+    arguments = ((3,),) if name in ("layer_norm", "rms_norm") else arguments
+    x = draw((2, 4, 3), torch.float32)
+    found, expected = (getattr(module, name)(x, *arguments, eps=float("inf")) for module in (fastnorm.torch, F))
+    assert torch.equal(found, expected)
 
 
 def test_one_value_per_channel_writes_nothing() -> None:

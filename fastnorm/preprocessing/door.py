@@ -55,10 +55,15 @@ def _read_in_place(X: Array) -> Array:
     return X.astype(np.float64) if few else np.asarray(X)
 
 
+def _is_frame_of_float32(X: Any) -> bool:
+    """Of polars, or of pandas' own types, whose columns scikit-learn turns into float64: it looks for a dtype of NumPy's."""
+    return hasattr(X, "columns") and {str(kind) for kind in getattr(X, "dtypes", ())} == {"Float32"}
+
+
 def _checks(X: Any, formats: tuple[str, ...]) -> dict[str, Any]:
     if isinstance(X, np.ma.MaskedArray):
         raise TypeError("X is a masked array, whose mask would be ignored; pass X.filled(np.nan): statistics leave NaN out")
-    dtypes = list(FLOATS[:2] if is_sparse(X) else FLOATS)
+    dtypes = [np.float32] if _is_frame_of_float32(X) else list(FLOATS[:2] if is_sparse(X) else FLOATS)
     return {"accept_sparse": formats or False, "dtype": dtypes, "ensure_all_finite": False}
 
 

@@ -12,7 +12,18 @@ from torch import Tensor
 from fastnorm.interop.torch import functions, norms
 from fastnorm.interop.torch.autograd import by_pytorch, contiguous_as, wants_gradients
 from fastnorm.interop.torch.team import dealt
-from fastnorm.interop.torch.tensors import as_array, as_tensor, computable, empty_like, format_of, have_shape, optional_array, present
+from fastnorm.interop.torch.tensors import (
+    as_array,
+    as_tensor,
+    can_run,
+    computable,
+    empty_like,
+    format_of,
+    have_shape,
+    is_number,
+    optional_array,
+    present,
+)
 from fastnorm.ops.door import check_activation
 
 ACTIVATIONS: dict[str | None, Any] = {
@@ -93,11 +104,12 @@ def _norm_of(
     if residual is not None and not (computable(residual) and residual.dtype is x.dtype and residual.shape == x.shape):
         return None
     channels = x.shape[1]
-    if not have_shape((channels,), weight, bias, mean, var) or eps < 0:
+    if not (have_shape((channels,), weight, bias, mean, var) and can_run(mean, var) and is_number(eps, 0.0)):
         return None
-    if not training:
+    if training is False:
         return None if mean is None or var is None else norms.FixedBatchNorm(eps, mean, var)
-    return norms.BatchNorm(eps, mean, var, momentum) if x.numel() > channels and eps > 0 and 0 <= momentum <= 1 else None
+    trains = training is True and x.numel() > channels and eps > 0 and is_number(momentum, 0.0, 1.0)
+    return norms.BatchNorm(eps, mean, var, momentum) if trains else None
 
 
 def _forward(

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastnorm.interop.torch import autograd, norms, operators
-from fastnorm.interop.torch.tensors import computable, have_shape
+from fastnorm.interop.torch.tensors import can_run, computable, have_shape, is_number
 
 
 def batch_norm(
@@ -66,11 +66,11 @@ def batch_norm(
     """
     if computable(input, weight, bias, running_mean, running_var) and input.dim() >= 2:
         channels = input.shape[1]
-        if have_shape((channels,), weight, bias, running_mean, running_var):
-            if training:
-                if input.numel() > channels and eps > 0 and 0 <= momentum <= 1:
+        if have_shape((channels,), weight, bias, running_mean, running_var) and can_run(running_mean, running_var) and is_number(eps, 0.0):
+            if training is True:
+                if input.numel() > channels and eps > 0 and is_number(momentum, 0.0, 1.0):
                     return _run(norms.BatchNorm(eps, running_mean, running_var, momentum), input, weight, bias)
-            elif running_mean is not None and running_var is not None and eps >= 0:
+            elif training is False and running_mean is not None and running_var is not None:
                 return _run(norms.FixedBatchNorm(eps, running_mean, running_var), input, weight, bias)
     return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
 
@@ -119,13 +119,14 @@ def instance_norm(
     tensor([[[-1.,  1.],
              [-1.,  1.]]])
     """
-    if computable(input, weight, bias, running_mean, running_var) and input.dim() >= 3 and 0 <= momentum <= 1 and eps >= 0:
+    numbers = is_number(momentum, 0.0, 1.0) and is_number(eps, 0.0)
+    if numbers and computable(input, weight, bias, running_mean, running_var) and input.dim() >= 3:
         samples, channels = input.shape[:2]
-        if have_shape((channels,), weight, bias, running_mean, running_var):
-            if not use_input_stats:
+        if have_shape((channels,), weight, bias, running_mean, running_var) and can_run(running_mean, running_var):
+            if use_input_stats is False:
                 if running_mean is not None and running_var is not None:
                     return _run(norms.FixedBatchNorm(eps, running_mean, running_var), input, weight, bias)
-            elif input.numel() > samples * channels:
+            elif use_input_stats is True and input.numel() > samples * channels:
                 return _run(norms.InstanceNorm(eps, running_mean, running_var, momentum), input, weight, bias)
     return F.instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
 
@@ -162,7 +163,7 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bia
     >>> fastnorm.torch.group_norm(torch.tensor([[1.0, 3.0, 10.0, 30.0]]), 2, eps=1e-12)
     tensor([[-1.,  1., -1.,  1.]])
     """
-    if computable(input, weight, bias) and input.dim() >= 2 and type(num_groups) is int and num_groups > 0 and eps >= 0:
+    if computable(input, weight, bias) and input.dim() >= 2 and type(num_groups) is int and num_groups > 0 and is_number(eps, 0.0):
         channels = input.shape[1]
         alone = input.numel() == num_groups  # one value per group of one sample, or what PyTorch takes for it
         if channels % num_groups == 0 and not alone and have_shape((channels,), weight, bias):
@@ -205,7 +206,7 @@ def layer_norm(
             [-1.,  1.]])
     """
     shape = _last_axes(input, normalized_shape)
-    if shape and computable(input, weight, bias) and have_shape(shape, weight, bias) and eps >= 0:
+    if shape and computable(input, weight, bias) and have_shape(shape, weight, bias) and is_number(eps, 0.0):
         return _run(norms.LayerNorm(eps, shape), input, weight, bias)
     return F.layer_norm(input, normalized_shape, weight, bias, eps)
 
@@ -241,7 +242,7 @@ def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | No
     tensor([[0.2000, 1.4000]])
     """
     shape = _last_axes(input, normalized_shape)
-    if shape and computable(input, weight) and have_shape(shape, weight) and (eps is None or eps >= 0):
+    if shape and computable(input, weight) and have_shape(shape, weight) and (eps is None or is_number(eps, 0.0)):
         if eps is None:
             eps = torch.finfo(torch.float64 if input.dtype is torch.float64 else torch.float32).eps
         return _run(norms.RMSNorm(eps, shape), input, weight, None)
@@ -253,7 +254,9 @@ def _last_axes(input: Any, normalized_shape: Any) -> tuple[int, ...] | None:
     if not isinstance(input, Tensor) or not isinstance(normalized_shape, tuple | list):
         return None
     shape = tuple(normalized_shape)
-    return shape if shape and input.shape[-len(shape) :] == shape else None
+    if not shape or input.shape[-len(shape) :] != shape:
+        return None
+    return None if any(isinstance(n, float | bool) for n in shape) else shape
 
 
 def _run(norm: norms.Norm, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

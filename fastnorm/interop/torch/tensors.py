@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -139,3 +140,15 @@ def have_shape(shape: tuple[int, ...], *parameters: Tensor | None) -> bool:
         if parameter is not None and parameter.shape != shape:
             return False
     return True
+
+
+def is_number(value: Any, least: float, most: float = sys.float_info.max) -> bool:
+    """A number of Python's within bounds: what else PyTorch takes, infinity say, it also computes."""
+    return isinstance(value, int | float) and least <= value <= most
+
+
+def can_run(mean: Tensor | None, var: Tensor | None) -> bool:
+    """Whether these are running statistics to PyTorch: both or neither, an element for each, and no gradients wanted of them."""
+    if mean is None or var is None:
+        return mean is var
+    return not (mean.requires_grad or var.requires_grad or mean.stride(0) == 0 or var.stride(0) == 0)
