@@ -33,8 +33,10 @@ from fastnorm.runtime.machine import is_amd, is_zen_5, last_level_cache_bytes, s
 
 # Bytes of one run: it stays in a 32 KB L1 with what is written.
 TILE_BYTES = 16384
-# Tiles of a statistic that is read from L1 or L2 by one loop, without cutting it.
-ROW_TILES = 4
+# Tiles of a statistic that is read from L1 or L2 by one loop, without cutting it, and of one whose gradient is. Of four to 16 tiles, the
+# elements of one cut, layer norm was 1.04 to 1.75 times as fast as run by run, `add_layer_norm` 1.2 to 4.5, averages 1.0 to 1.17, group
+# norm 1.0 to 1.1, but gradients 0.96 to 1.0 (1 to 64 rows of 16411 to 65536, Zen 5).
+ROW_TILES, GRADIENT_ROW_TILES = 16, 4
 # Bytes of a column tile's row.
 ROW_BYTES = 4096
 # Bytes of a folded row whose columns are summed: three vectors of sums, and long contiguous rows. Moments of
@@ -89,6 +91,12 @@ PART_OF_CACHE = 2 / 3
 # gradient 0.9 (2), 1.4 (4 to 8). Planes that are read once may fill all of it: inference of 12 MB took 219 to 247 us and, streaming, 255
 # or 469 as memory was in its fast or slow state, of 16 MB 366 to 389 and 341 or 640, of 20 MB 575 to 812 and 408 or 800 (Zen 4).
 PART_OF_CACHE_READ_TWICE = 1 / 3
+# Both on a Zen 5: of plain columns in rows of up to WHOLE_ROW_BYTES; of planes and rows of more than SHORT_ROW elements, read twice, but
+# gradients of rows. In a loop over the same arrays streaming less was faster by 1.3 to 1.95 (columns of 25 MB of traffic, training and
+# inference; rows of 12 KB 0.75 and 1.09), 1.1 to 1.84 (training of planes, 11 to 16 MB; 21 to 26 MB 0.94 to 1.65, as memory was in its fast
+# or slow state), 1.0 to 1.47 (their gradients), 1.3 to 1.7 (layer and RMS norm, 12 to 16 MB; 22 MB 1.07 to 1.4); from memory it was 0.92 to
+# 1.05, but gradients of rows 0.77 to 0.84, short rows and planes 0.43 to 0.95.
+PART_OF_ZEN_5, PART_OF_ZEN_5_READ_TWICE = 0.8, 1 / 2
 # Rows of columns whose gradients are summed at once, which saves loads and stores of their sums; of as many bytes as caches do not hold
 # only one, because memory is read faster in two streams than in eight: backward took 3.7 and 3.4 ms (26 MB), 11.5 and 10.3 (67 MB),
 # but of 13 MB 1.09 and 1.22 (two cores of a Zen 4). From the size alone: the order of a sum makes its last bits. Where vectors are written
@@ -174,7 +182,7 @@ def make_schedule(
             compute_bytes,
             n_threads,
             parallel,
-            stream if accumulates or is_amd() else traffic_bytes > cache_bytes,
+            traffic_bytes > cache_bytes * (_part_for_columns(geometry, compute_bytes) if accumulates or is_amd() else 1),
             foldable=rows_contiguous and not per_element,
             gradient=gradient,
             two_phases=two_phases,
@@ -182,8 +190,8 @@ def make_schedule(
         )
         return _accumulating_columns(schedule, geometry, n_threads) if accumulates and per_element else schedule
     if is_amd() and not by_lines:
-        stream = traffic_bytes > cache_bytes * (PART_OF_CACHE_READ_TWICE if two_phases else 1)
-    elif two_phases and not is_amd() and _are_rows(geometry, TILE_BYTES // compute_bytes):
+        stream = traffic_bytes > cache_bytes * (_part_of_planes(geometry, compute_bytes, gradient) if two_phases else 1)
+    elif two_phases and not is_amd() and _are_rows(geometry, TILE_BYTES // compute_bytes, gradient):
         stream = traffic_bytes > cache_bytes
     schedule = _planar(
         geometry,
@@ -204,6 +212,19 @@ def make_schedule(
     if accumulates and (per_element or (geometry.run == 1 and geometry.inner > 1)):
         return _accumulating(schedule, geometry, per_element)
     return schedule._replace(ahead=read_only and compute_bytes == 4 and traffic_bytes >= FETCHED_BYTES)
+
+
+def _part_for_columns(geometry: Geometry, compute_bytes: int) -> float:
+    """Of the last-level cache that columns may fill."""
+    held = is_zen_5() and geometry.inner == 1 and geometry.channel * compute_bytes <= WHOLE_ROW_BYTES
+    return PART_OF_ZEN_5 if held else PART_OF_CACHE
+
+
+def _part_of_planes(geometry: Geometry, compute_bytes: int, gradient: bool) -> float:
+    """The same of planes and rows that are read twice, on a Zen."""
+    of_rows = gradient and _are_rows(geometry, TILE_BYTES // compute_bytes, gradient)
+    held = is_zen_5() and geometry.inner > SHORT_ROW and not of_rows
+    return PART_OF_ZEN_5_READ_TWICE if held else PART_OF_CACHE_READ_TWICE
 
 
 def _is_batch(geometry: Geometry) -> bool:
@@ -257,7 +278,7 @@ def _planar(
     balanced = not parallel or statistics >= 4 * n_threads or statistics % n_threads == 0
     tile = TILE_BYTES // compute_bytes
     # Only read, (4096, 16) took 419 us as planes and 60 as rows. A single statistic has the bits of `kernels.small`: those of planes.
-    rows = (two_phases or (read_only and statistics > 1)) and _are_rows(geometry, tile)
+    rows = (two_phases or (read_only and statistics > 1)) and _are_rows(geometry, tile, gradient)
     fused = rows or blocks or (two_phases and balanced)
     units = max(1, statistics // CHANNELS_OF_CHUNK) if blocks else statistics if fused else statistics * cuts
     short = rows and rows_apart and geometry.inner <= SHORT_ROW and (per_element or geometry.run == geometry.inner)
@@ -272,9 +293,9 @@ def _planar(
     )
 
 
-def _are_rows(geometry: Geometry, tile: int) -> bool:
+def _are_rows(geometry: Geometry, tile: int, gradient: bool) -> bool:
     """Longer runs than a tile are summed in other pieces than by the split path: never a matter of threads."""
-    return geometry.outer == 1 and geometry.inner <= ROW_TILES * tile
+    return geometry.outer == 1 and geometry.inner <= (GRADIENT_ROW_TILES if gradient else ROW_TILES) * tile
 
 
 def _accumulating(schedule: Schedule, geometry: Geometry, per_element: bool) -> Schedule:

@@ -44,7 +44,9 @@ CUT_ROWS, FEWEST_CUT_ROWS, FEW_CUTS = 512, 32, 16
 COLUMN_CUT_ELEMENTS, LEAST_CUT_ELEMENTS, LEAST_CUTS = 131072, 16384, 4
 # Few short rows are cut into as many narrow tiles, whole again and in one launch: (128, 2048) took 130 us in four cuts of rows,
 # 87 in eight tiles of columns. More rows are too far apart: (1024, 256) took 82 us in cuts, 130 in tiles.
-NARROW_TILES, FEWEST_TILES, NARROW_COLUMNS, NARROW_ROWS, NARROW_BYTES = 8, 4, 64, 256, 100 << 10
+# Of as many columns as stay in registers (`kernels.narrow_columns`), where these are four: training of 98 to 250 rows of 512 and 768 was
+# 1.16 to 1.28 times as fast as in tiles of 64 and 96, backward 1.17 to 1.2, of (100, 4096) in eight tiles 1.04 and 1.25 (Zen 5).
+NARROW_TILES, FEWEST_TILES, NARROW_COLUMNS, NARROW_ROWS, NARROW_BYTES, HELD_COLUMNS = 8, 4, 64, 256, 200 << 10, 128
 # Statistics from which parameter gradients are summed per chunk of statistics: four chunks, or as many of ROWS_OF_SUMS
 # each as there are, so that the sums of all chunks are 0.4 % of x (3 % of 512 rows). Fewer statistics (of more
 # elements) are cut along their elements instead.
@@ -78,7 +80,7 @@ def are_planes(geometry: Geometry, *, gradient: bool) -> bool:
 
 def narrow_tile(geometry: Geometry, compute_bytes: int) -> int:
     """Columns of one of a few narrow tiles, of whole statistics; 0 where they do not pay."""
-    tiles = min(NARROW_TILES, geometry.columns // NARROW_COLUMNS)
+    tiles = min(NARROW_TILES, max(geometry.columns // HELD_COLUMNS, min(FEWEST_TILES, geometry.columns // NARROW_COLUMNS)))
     if geometry.batch > 1 or tiles < FEWEST_TILES or geometry.outer > NARROW_ROWS:
         return 0
     columns = -(-geometry.channel // tiles) * geometry.inner
