@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastnorm._jit import element, rounded, variant
-from fastnorm.element.bits import whole_below
+from fastnorm.element.bits import choose, whole_below
 from fastnorm.element.storage import as_compute, holds_integers
 
 
@@ -14,7 +14,8 @@ def split_mean(zero, mean, low):
     """High and low part of a float64 mean in the compute dtype of `zero`.
 
     ((x - high) - low) * scale has an error of 5e-7 at any offset, where (x - mean) * scale has 3e-4 at
-    mean/std = 1e4 in float32 and the folded x * a + b has 7e-4.
+    mean/std = 1e4 in float32 and the folded x * a + b has 7e-4. So has (x - high) * scale - low * scale, whose
+    second product is the same for all elements: x - high is exact where low says anything.
     """
     high = as_compute(zero, mean)
     return high, as_compute(zero, (mean - high) + low)
@@ -47,20 +48,38 @@ def centred(value, high, low):
     """Distance from the mean; from zero, where there is no mean."""
     if high is None:
         return value
+    if low is None:
+        return value - high
     return (value - high) - low
 
 
 @element
-def affine(value, high, low, scale, gain, shift):
+def offset_of(low, scale, shift):
+    """What is added to (x - high) * scale: the shift, and what the low part of the mean is worth. low : number, or None
+
+    A scale may be infinite, where eps and a variance are 0.
+    """
+    if low is None:
+        return shift
+    return shift - choose(low == 0.0, 0.0, low * scale)
+
+
+@element
+def affine(value, high, scale, offset, gain, shift):
     """Source: Ioffe, Szegedy 2015, algorithm 1, with the mean in two parts.
 
-    scale : rstd, times gamma where all elements share it
-    gain  : gamma where every element has its own, else None
+    scale  : rstd, times gamma where all elements share it
+    offset : None, or as of `offset_of`, of the shift that all elements share
+    gain, shift : gamma and beta where every element has its own, else None
     """
-    z = centred(value, high, low) * scale
+    z = centred(value, high, None) * scale
+    if offset is not None:
+        z = z + offset
     if gain is not None:
         z = z * gain
-    return z + shift
+    if shift is not None:
+        z = z + shift
+    return z
 
 
 @rounded

@@ -14,6 +14,13 @@ _F32 = ir.FloatType()
 _HALF = ir.HalfType()
 
 
+class _BFloatType(ir.types.Type):  # type: ignore[misc]
+    """Which llvmlite lacks."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+
 @intrinsic
 def wide_vectors(typing_context: Any) -> Any:
     """Let the calling function use 512-bit registers where the CPU has them.
@@ -129,10 +136,6 @@ def in_all_lanes(builder: Any, number: Any, n: int) -> Any:
     return builder.shuffle_vector(builder.insert_element(empty, number, _I32(0)), empty, ir.Constant(ir.VectorType(_I32, n), [0] * n))
 
 
-def truth_type() -> Any:
-    return ir.IntType(1)
-
-
 def load_vector(builder: Any, place: Any, n: int, mask: Any, align: int) -> Any:
     """n items from a place on; where the mask is not set, zeros, and nothing is read."""
     vector = ir.VectorType(place.type.pointee, n)
@@ -214,7 +217,7 @@ def widen_half(builder: Any, word: Any) -> Any:
 
 def narrow_half(builder: Any, value: Any) -> Any:
     """Nearest, ties to even."""
-    return builder.bitcast(builder.fptrunc(value, _HALF), _I16)
+    return builder.bitcast(builder.fptrunc(value, _as(value.type, _HALF)), _as(value.type, _I16))
 
 
 def widen_bfloat16(builder: Any, word: Any) -> Any:
@@ -222,32 +225,27 @@ def widen_bfloat16(builder: Any, word: Any) -> Any:
     return builder.bitcast(builder.shl(builder.zext(word, kind), _all(word.type, _I32, 16)), _as(word.type, _F32))
 
 
+def has_bfloat16(target: Any) -> bool:
+    """Whether a processor rounds 16 numbers to bfloat16 in one instruction."""
+    return "+avx512bf16" in target[2].split(",")
+
+
+def narrow_line_to_bfloat16(builder: Any, value: Any) -> Any:
+    """As `narrow_bfloat16`, but denormal numbers become 0: 6 instructions for 16 elements of inference instead of 12."""
+    kind = ir.FunctionType(ir.VectorType(_BFloatType(), 16), [value.type])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512bf16.cvtneps2bf16.512")
+    return builder.bitcast(builder.call(function, [value]), ir.VectorType(_I16, 16))
+
+
 def narrow_bfloat16(builder: Any, value: Any) -> Any:
     """Nearest, ties to even; NaN stays a quiet NaN."""
-    word = builder.bitcast(value, _I32)
-    odd = builder.and_(builder.lshr(word, _I32(16)), _I32(1))
-    rounded = builder.add(word, builder.add(odd, _I32(0x7FFF)))
-    quiet = builder.or_(word, _I32(0x400000))
+    kind = _as(value.type, _I32)
+    word, sixteen = builder.bitcast(value, kind), _all(kind, _I32, 16)
+    odd = builder.and_(builder.lshr(word, sixteen), _all(kind, _I32, 1))
+    rounded = builder.add(word, builder.add(odd, _all(kind, _I32, 0x7FFF)))
+    quiet = builder.or_(word, _all(kind, _I32, 0x400000))
     number = builder.fcmp_ordered("==", value, value)
-    return builder.trunc(builder.lshr(builder.select(number, rounded, quiet), _I32(16)), _I16)
-
-
-def load_unaligned(builder: Any, memory: Any, byte: Any, bits: int, swapped: Any) -> Any:
-    """Integer of `bits` bits at a byte of memory, of any alignment and byte order."""
-    place = builder.gep(memory, [byte], inbounds=True)
-    raw = builder.load(builder.bitcast(place, ir.IntType(bits).as_pointer()), align=1)
-    return _swapped(builder, raw, swapped)
-
-
-def store_unaligned(builder: Any, memory: Any, byte: Any, raw: Any, swapped: Any) -> None:
-    place = builder.gep(memory, [byte], inbounds=True)
-    builder.store(_swapped(builder, raw, swapped), builder.bitcast(place, raw.type.as_pointer()), align=1)
-
-
-def _swapped(builder: Any, raw: Any, swapped: Any) -> Any:
-    if raw.type.width == 8:
-        return raw
-    return builder.select(cgutils.is_true(builder, swapped), builder.bswap(raw), raw)
+    return builder.trunc(builder.lshr(builder.select(number, rounded, quiet), sixteen), _as(kind, _I16))
 
 
 def integer_type(bits: int) -> Any:
@@ -270,9 +268,9 @@ def on_stack(builder: Any, item: Any, n: int) -> Any:
     return builder.bitcast(place, item.as_pointer())
 
 
-def stream_line(builder: Any, value: Any, target: Any) -> None:
-    """Store a vector of one line at a multiple of a line, bypassing the caches."""
-    store = builder.store(value, builder.bitcast(target, value.type.as_pointer()), align=LINE_BYTES)
+def stream_line(builder: Any, value: Any, target: Any, n_bytes: int = LINE_BYTES) -> None:
+    """Store a vector of so many bytes, a line or half of one, at a multiple of these, bypassing the caches."""
+    store = builder.store(value, builder.bitcast(target, value.type.as_pointer()), align=n_bytes)
     store.set_metadata("nontemporal", builder.module.add_metadata([_I32(1)]))
 
 

@@ -32,7 +32,7 @@ def through_activation(grad, distance, scale, gain, shift, residual, activation)
     loop, and gradients with a residual took 8 times as long as without.
     """
     if activation is not None:
-        z = affine(distance, None, None, scale, gain, shift)
+        z = affine(distance, None, scale, None, gain, shift)
         if residual is not None:
             z = with_residual(z, residual)
         grad = grad * derivative(activation, z)
@@ -65,6 +65,12 @@ def mean_terms(sums, count, rstd):
     sums : of g and g * d, g already weighted by gamma
     """
     return rstd * (sums.grad / count), rstd * (sums.product / count) * (rstd * rstd)
+
+
+@element
+def about_high(offset, slope, low):
+    """The offset of what is a slope times x - high, where it was one times x - mean."""
+    return offset - slope * low
 
 
 @element

@@ -12,11 +12,12 @@ from typing import Any
 from numba.core import types
 from numba.core.datamodel import models, register_default
 from numba.core.imputils import lower_builtin, lower_cast
+from numba.core.registry import cpu_target
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic
 
 from fastnorm.element import bits
-from fastnorm.element.storage import array_of, bits_of, compute_type, decode, is_strided, load, store
+from fastnorm.element.storage import BFloat16, Half, array_of, bits_of, compute_type, decode, is_strided, is_tagged, load, store
 
 
 class Lanes(types.Type):
@@ -48,7 +49,7 @@ class Truths(types.Type):
 @register_default(Truths)
 class _TruthsModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, bits.vector_type(bits.truth_type(), kind.count))
+        super().__init__(manager, kind, bits.vector_type(bits.integer_type(1), kind.count))
 
 
 @lower_cast(types.Number, Lanes)
@@ -81,6 +82,12 @@ def _kind(storage: Any) -> Any:
     """Lanes of the compute dtype where elements lie side by side; else its numbers, one at a time."""
     number = compute_type(storage)
     return number if is_strided(storage) else Lanes(number)
+
+
+def are_registers() -> bool:
+    """Whether lanes are one register, of 32."""
+    features: str = cpu_target.target_context.codegen().magic_tuple()[2]
+    return "+avx512f" in features.split(",")
 
 
 def have_lanes(*storages: Any) -> bool:
@@ -143,18 +150,26 @@ def load_lanes(typing_context: Any, run: Any, index: Any, count: Any, like: Any)
     return kind(run, types.intp, types.none if count is types.none else types.intp, like), generate
 
 
+def _encoded(context: Any, builder: Any, vector: Any, value: Any) -> Any:
+    if isinstance(vector, types.Array):
+        return value
+    if is_tagged(vector, BFloat16) and bits.has_bfloat16(context.codegen().magic_tuple()):
+        return bits.narrow_line_to_bfloat16(builder, value)
+    return (bits.narrow_half if is_tagged(vector, Half) else bits.narrow_bfloat16)(builder, value)
+
+
 @intrinsic(prefer_literal=False)
 def write_lanes(typing_context: Any, vector: Any, index: Any, value: Any, count: Any) -> Any:
-    """Write lanes, or the first `count` of them, to elements of a plain vector of their dtype, from `index` on."""
+    """Write lanes, or the first `count` of them, to elements of a vector of their dtype, or of a 16-bit storage, from `index` on."""
     if not isinstance(value, Lanes):  # not `write`: loops over rows read again what they have written
         storing, store_one = store._defn(typing_context, vector, index, value)
         one = types.void(vector, types.intp, value, count)
         return one, lambda context, builder, signature, arguments: store_one(context, builder, storing, arguments[:3])
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = builder.gep(context.make_array(vector)(context, builder, arguments[0]).data, [arguments[1]], inbounds=True)
+        place = builder.gep(array_of(context, builder, vector, arguments[0]).data, [arguments[1]], inbounds=True)
         mask = None if count is types.none else bits.first_lanes(builder, arguments[3], value.count)
-        bits.store_vector(builder, arguments[2], place, mask, bits_of(vector) // 8)
+        bits.store_vector(builder, _encoded(context, builder, vector, arguments[2]), place, mask, bits_of(vector) // 8)
         return context.get_dummy_value()
 
     return types.void(vector, types.intp, value, types.none if count is types.none else types.intp), generate
@@ -162,11 +177,12 @@ def write_lanes(typing_context: Any, vector: Any, index: Any, value: Any, count:
 
 @intrinsic(prefer_literal=False)
 def stream_lanes(typing_context: Any, vector: Any, index: Any, value: Any) -> Any:
-    """Write lanes to a line of a plain vector of their dtype, with a store that bypasses the caches. Call `fence` once at the end."""
+    """Write lanes to a line of a vector of their dtype, or half a line of a 16-bit storage, with a store that bypasses the caches. Call
+    `fence` once at the end."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = builder.gep(context.make_array(vector)(context, builder, arguments[0]).data, [arguments[1]], inbounds=True)
-        bits.stream_line(builder, arguments[2], place)
+        place = builder.gep(array_of(context, builder, vector, arguments[0]).data, [arguments[1]], inbounds=True)
+        bits.stream_line(builder, _encoded(context, builder, vector, arguments[2]), place, value.count * bits_of(vector) // 8)
         return context.get_dummy_value()
 
     return types.void(vector, types.intp, value), generate

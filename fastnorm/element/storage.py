@@ -16,6 +16,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from fastnorm.element import bits
+from fastnorm.element.unaligned import load_unaligned, store_unaligned
 
 
 class Half(NamedTuple):
@@ -149,7 +150,7 @@ def load(typing_context: Any, run: Any, index: Any) -> Any:
         if is_tagged(run, Strided):
             memory = context.make_array(run[_MEMORY])(context, builder, builder.extract_value(value, _MEMORY))
             swapped = builder.extract_value(value, _SWAPPED)
-            raw = bits.load_unaligned(builder, memory.data, _byte(builder, value, at), bits_of(run), swapped)
+            raw = load_unaligned(builder, memory.data, _byte(builder, value, at), bits_of(run), swapped)
             return decode(builder, run, raw)
         element = bits.as_source(builder, builder.load(builder.gep(array_of(context, builder, run, value).data, [at], inbounds=True)))
         if isinstance(run, types.Array) and isinstance(run.dtype, types.Float):
@@ -167,7 +168,7 @@ def _storing(apart: bool) -> Any:
                 memory = context.make_array(run[_MEMORY])(context, builder, builder.extract_value(target, _MEMORY))
                 raw = _encode(context, builder, run, number, value)
                 swapped = builder.extract_value(target, _SWAPPED)
-                bits.store_unaligned(builder, memory.data, _byte(builder, target, at), raw, swapped)
+                store_unaligned(builder, memory.data, _byte(builder, target, at), raw, swapped)
             else:
                 plain = isinstance(run, types.Array)
                 convert = context.cast(builder, number, value, run.dtype) if plain else _encode(context, builder, run, number, value)

@@ -48,11 +48,3 @@ def own(parameter: Any, start: Any, n: Any) -> Any:
     if isinstance(parameter, types.Array):
         return lambda parameter, start, n: cut(parameter, start, n)
     return lambda parameter, start, n: None
-
-
-@variant
-def own_or(parameter: Any, number: Any, start: Any, n: Any) -> Any:
-    """What each of n elements has for itself, or the number."""
-    if isinstance(parameter, types.Array):
-        return lambda parameter, number, start, n: cut(parameter, start, n)
-    return lambda parameter, number, start, n: number

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from fastnorm._jit import exported, exported_element, loop
 from fastnorm.element import moments as of_sets
-from fastnorm.element.affine import split_mean
+from fastnorm.element.affine import offset_of, split_mean
 from fastnorm.element.bits import wide_vectors
 from fastnorm.element.storage import as_compute, cut, zero_of
-from fastnorm.interop.jit_operands import own, own_or, shared, takes
+from fastnorm.interop.jit_operands import own, shared, takes
 from fastnorm.kernels.tile import moments_about, normalize_run
 from fastnorm.plan.schedule import ROW_TILES, TILE_BYTES
 
@@ -42,8 +42,9 @@ def moments_of_pieces(centre, run):
 @loop
 def apply_to_run(run, residual, out, high, low, rstd, gamma, beta, activation):
     zero, n = zero_of(run), run.size
-    scale, shift = as_compute(zero, rstd * shared(gamma, 1.0)), as_compute(zero, shared(beta, 0.0))
-    normalize_run(run, residual, out, n, high, low, scale, own(gamma, 0, n), own_or(beta, shift, 0, n), activation)
+    scale = as_compute(zero, rstd * shared(gamma, 1.0))
+    offset = as_compute(zero, offset_of(low, float(scale), shared(beta, 0.0)))
+    normalize_run(run, residual, out, n, high, scale, offset, own(gamma, 0, n), own(beta, 0, n), activation)
 
 
 @exported

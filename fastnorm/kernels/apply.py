@@ -10,11 +10,11 @@ grouped : as in `kernels.moments`
 from __future__ import annotations
 
 from fastnorm._jit import chunk_body, driver, loop
-from fastnorm.element.affine import split_mean
+from fastnorm.element.affine import offset_of, split_mean
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.lanes import lanes_of
 from fastnorm.element.moments import reciprocal_std
-from fastnorm.element.parameters import gain_at, gain_of, number_of, of_elements, only_with, shift_of, shifts_at
+from fastnorm.element.parameters import gain_at, gain_of, number_of, of_elements, only_with
 from fastnorm.element.storage import as_compute, at, cut, row, write, zero_of
 from fastnorm.element.streaming import before_line
 from fastnorm.kernels.columns import SPARE, lead_of, repeat_beyond, rows_of
@@ -22,6 +22,7 @@ from fastnorm.kernels.dealing import deal, deal_back
 from fastnorm.kernels.dense_runs import by_lines, normalize_lines, normalize_runs
 from fastnorm.kernels.four_rows import normalize_fours, side_by_side
 from fastnorm.kernels.groups_of_columns import fill_run
+from fastnorm.kernels.narrow_columns import VECTORS, applied_in_registers, normalize_narrow, width_in_registers
 from fastnorm.kernels.prefetch import BESIDE_STREAMS, fetch_edges_to_write, fetch_row, fetch_row_to_write
 from fastnorm.kernels.scratch import vectors
 from fastnorm.kernels.tile import normalize_and_fetch
@@ -70,9 +71,10 @@ SHORT = 512
 
 
 @loop
-def parameters_of(zero, rstd, gamma, beta, param):
-    """Scale and shift that the elements of one statistic and parameter share, in the compute dtype."""
-    return as_compute(zero, rstd * number_of(gamma, param, 1.0)), as_compute(zero, number_of(beta, param, 0.0))
+def parameters_of(zero, rstd, low, gamma, beta, param):
+    """Scale and offset that the elements of one statistic and parameter share, in the compute dtype. low : of `mean_parts`"""
+    scale = as_compute(zero, rstd * number_of(gamma, param, 1.0))
+    return scale, as_compute(zero, offset_of(low, float(scale), number_of(beta, param, 0.0)))
 
 
 @loop
@@ -98,14 +100,6 @@ def mean_or_zeros(zero, mean, low, stat):
     return mean_parts(zero, mean, low, stat)
 
 
-@loop
-def put_mean_parts(highs, lows, i, zero, mean, low, stat):
-    """The same into vectors."""
-    high, rest = mean_or_zeros(zero, mean, low, stat)
-    write(highs, i, high)
-    write(lows, i, rest)
-
-
 @chunk_body
 def apply_to_span(src, residual, out, mean, low, spread, gamma, beta, eps, activation, streams, table, b, c, o, i, left, away):
     """So many elements of statistic (b, c), counted along outer and inner, from (o, i) on.
@@ -127,13 +121,13 @@ def apply_to_span(src, residual, out, mean, low, spread, gamma, beta, eps, activ
         head = before_line(out, place)
         if head > 0 and n >= SHORT:
             n = head
-        scale, shift = parameters_of(zero, rstd, gamma, beta, param if run == inner else param + i // run)
+        scale, offset = parameters_of(zero, rstd, rest, gamma, beta, param if run == inner else param + i // run)
         run_src = cut(src, position(table, SRC, b, o, c, i), n)
         run_residual = cut(residual, position(table, EXTRA, b, o, c, i), n)
         of_element = position(table, PARAM, b, o, c, i)
-        gain, shifts = gain_of(gamma, of_element, n), shift_of(beta, shift, of_element, n)
+        gain, shift = gain_of(gamma, of_element, n), gain_of(beta, of_element, n)
         target = cut(out, place, n)
-        normalize_and_fetch(run_src, run_residual, target, n, high, rest, scale, gain, shifts, activation, streams, away)
+        normalize_and_fetch(run_src, run_residual, target, n, high, scale, offset, gain, shift, activation, streams, away)
         left -= n
         i += n
         if i == inner:
@@ -142,19 +136,19 @@ def apply_to_span(src, residual, out, mean, low, spread, gamma, beta, eps, activ
 
 @chunk_body
 def parameters_of_channels(parameters, place, stat, param, n, mean, low, spread, gamma, beta, eps):
-    """Fill the vectors high, low, scale, shift from `place` on for n statistics with a parameter each.
+    """Fill the vectors high, scale, offset from `place` on for n statistics with a parameter each.
 
-    Vectorizes, with `at` and `write`: nine vectors are more than LLVM compares.
+    Vectorizes, with `at` and `write`: eight vectors are more than LLVM compares.
     """
     wide_vectors()
-    highs, lows = cut(row(parameters, 0), place, n), cut(row(parameters, 1), place, n)
-    scales, shifts = cut(row(parameters, 2), place, n), cut(row(parameters, 3), place, n)
+    highs, scales, offsets = cut(row(parameters, 0), place, n), cut(row(parameters, 1), place, n), cut(row(parameters, 2), place, n)
     zero = zero_of(highs)
     for k in range(n):
-        put_mean_parts(highs, lows, k, zero, mean, low, stat + k)
-        scale, shift = parameters_of(zero, rstd_of(spread, eps, stat + k), gamma, beta, param + k)
+        high, rest = mean_or_zeros(zero, mean, low, stat + k)
+        scale, offset = parameters_of(zero, rstd_of(spread, eps, stat + k), rest, gamma, beta, param + k)
+        write(highs, k, high)
         write(scales, k, scale)
-        write(shifts, k, shift)
+        write(offsets, k, offset)
 
 
 @chunk_body
@@ -178,21 +172,21 @@ def walk_short_planes(lines, src, residual, out, parameters, activation, table, 
     lines : None, or anything where planes follow each other without a gap and are written line by line
     """
     inner, channel = table[PROBLEM, INNER], table[PROBLEM, CHANNEL]
-    highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
+    highs, scales, offsets = row(parameters, 0), row(parameters, 1), row(parameters, 2)
     steps = table[SRC, STEP_CHANNEL], table[EXTRA, STEP_CHANNEL], table[OUT, STEP_CHANNEL]
     while left > 0:
         planes = min(channel - c, left // inner) if i == 0 else 0
         run = inner if planes > 0 else min(inner - i, left)
         planes = max(planes, 1)
-        h, w, a, b = cut(highs, c, planes), cut(lows, c, planes), cut(scales, c, planes), cut(shifts, c, planes)
+        h, a, b = cut(highs, c, planes), cut(scales, c, planes), cut(offsets, c, planes)
         places, n = places_of(table, o, c, i), planes * run
         if lines is None:
-            normalize_runs(src, residual, out, h, w, a, b, activation, None, places, steps, planes, run)
+            normalize_runs(src, residual, out, h, a, b, activation, None, places, steps, planes, run)
         else:
             place, extra, target = places
             fetch_edges_to_write(out, target, n)
             line, addend, result = cut(src, place, n), cut(residual, extra, n), cut(out, target, n)
-            normalize_lines(line, addend, result, h, w, a, b, None, None, activation, AWAY, planes, run)
+            normalize_lines(line, addend, result, h, a, b, None, None, activation, AWAY, planes, run)
         left -= n
         i = 0
         c += planes
@@ -208,7 +202,7 @@ def apply_to_short_planes(lines, src, residual, out, mean, low, spread, gamma, b
     walks: rows that were borrowed here would be freed with `parameters`, after its last use.
     """
     inner = table[PROBLEM, INNER]
-    parameters = vectors(zero_of(src), 4, table[PROBLEM, CHANNEL])
+    parameters = vectors(zero_of(src), 3, table[PROBLEM, CHANNEL])
     _, o, c, i = plane_at(table, done)
     fill_short_planes(parameters, mean, low, spread, gamma, beta, eps, table, c, (i + end - done + inner - 1) // inner)
     walk_short_planes(lines, src, residual, out, parameters, activation, table, o, c, i, end - done)
@@ -255,11 +249,10 @@ def planar_apply(crew, src, residual, out, mean, low, spread, gamma, beta, eps, 
 
 @chunk_body
 def column_parameters(parameters, lead, table, b, column, n, mean, low, spread, gamma, beta, eps, grouped):
-    """Fill the vectors high, low, scale, shift of a column tile from `lead` on, repeated for folded rows."""
+    """Fill the vectors high, scale, offset of a column tile from `lead` on, repeated for folded rows."""
     wide_vectors()
     inner, run = table[PROBLEM, INNER], table[PROBLEM, RUN]
-    highs, lows = cut(row(parameters, 0), lead, n), cut(row(parameters, 1), lead, n)
-    scales, shifts = cut(row(parameters, 2), lead, n), cut(row(parameters, 3), lead, n)
+    highs, scales, offsets = cut(row(parameters, 0), lead, n), cut(row(parameters, 1), lead, n), cut(row(parameters, 2), lead, n)
     zero = zero_of(highs)
     first_stat = b * table[PROBLEM, CHANNEL] + column // inner
     if grouped is None or inner == 1:
@@ -269,13 +262,12 @@ def column_parameters(parameters, lead, table, b, column, n, mean, low, spread, 
             stat, place = first_stat + k, k * inner
             high, rest = mean_or_zeros(zero, mean, low, stat)
             fill_run(cut(highs, place, inner), high, inner)
-            fill_run(cut(lows, place, inner), rest, inner)
             rstd = rstd_of(spread, eps, stat)
             for i in range(place, place + inner, run):
-                scale, shift = parameters_of(zero, rstd, gamma, beta, (column + i) // run)
+                scale, offset = parameters_of(zero, rstd, rest, gamma, beta, (column + i) // run)
                 fill_run(cut(scales, i, run), scale, run)
-                fill_run(cut(shifts, i, run), shift, run)
-    for field in range(4):
+                fill_run(cut(offsets, i, run), offset, run)
+    for field in range(3):
         repeat_beyond(cut(row(parameters, field), lead, n), n, table[PROBLEM, FOLD])
 
 
@@ -296,18 +288,22 @@ def apply_to_rows(src, residual, out, parameters, lead, gamma, beta, first, plac
     away : as in `tile.normalize_and_fetch`
     """
     wide_vectors()
-    high, low = cut(row(parameters, 0), lead, n), cut(row(parameters, 1), lead, n)
-    scale, shift = cut(row(parameters, 2), lead, n), cut(row(parameters, 3), lead, n)
-    together = side_by_side(out, activation, gamma, beta)
-    fours = n_rows if streams is None or n > wide else 0
-    done = normalize_fours(together, src, residual, out, places, steps, fours, n, high, low, scale, shift, activation, streams)
+    high, scale, offset = cut(row(parameters, 0), lead, n), cut(row(parameters, 1), lead, n), cut(row(parameters, 2), lead, n)
+    registers, together = (
+        applied_in_registers(out, src, residual, activation, gamma, beta, streams),
+        side_by_side(out, activation, gamma, beta),
+    )
+    done = normalize_narrow(registers, src, residual, out, places, steps, n_rows, n, high, scale, offset, activation, streams)
+    if done == 0:
+        fours = n_rows if streams is None or n > wide else 0
+        done = normalize_fours(together, src, residual, out, places, steps, fours, n, high, scale, offset, activation, streams)
     for line in range(done, n_rows):
         run_src, run_residual, run_out = rows_of(src, residual, out, places, steps, line, n)
         if streams is None:
             fetch_row(src, places[0] + (line + 1) * steps[0], n)
             fetch_row_to_write(out, places[2] + (line + 1) * steps[2], n)
-        gain, shifts = gain_at(gamma, first + line), shifts_at(beta, shift, first + line)
-        normalize_and_fetch(run_src, run_residual, run_out, n, high, low, scale, gain, shifts, activation, streams, away)
+        gain, shift = gain_at(gamma, first + line), gain_at(beta, first + line)
+        normalize_and_fetch(run_src, run_residual, run_out, n, high, scale, offset, gain, shift, activation, streams, away)
 
 
 @chunk_body
@@ -322,8 +318,10 @@ def apply_to_block(src, residual, out, parameters, lead, gamma, beta, activation
     units = column_step(table, SRC), column_step(table, EXTRA), column_step(table, OUT)
     steps = table[SRC, STEP_OUTER], table[EXTRA, STEP_OUTER], table[OUT, STEP_OUTER]
     width, head, total = n, 0, (end - begin) * n
+    registers = applied_in_registers(out, src, residual, activation, gamma, beta, streams)
     if table[PROBLEM, UNBROKEN] != 0:
-        width *= fold_to_lines(table, out, places[2], n, units[2])
+        kept = width_in_registers(registers, VECTORS, src, n, n * table[PROBLEM, FOLD])
+        width = kept if kept > 0 else n * fold_to_lines(table, out, places[2], n, units[2])
         head = min(before_line(out, places[2]), total)
         steps = (units[0] * width, units[1] * width, units[2] * width)
     wide = 2 * table[PROBLEM, TILE]
@@ -342,7 +340,7 @@ def interleaved_apply_chunk(src, residual, out, mean, low, spread, gamma, beta, 
     compact()
     cuts = table[PROBLEM, CUTS]
     first, last = span(units_of_columns(table), table[PROBLEM, CHUNKS], chunk)
-    parameters = vectors(zero_of(src), 4, table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD] + SPARE)
+    parameters = vectors(zero_of(src), 3, table[PROBLEM, COLUMNS] * table[PROBLEM, FOLD] + SPARE)
     for unit in range(last - 1, first - 1, -1):  # the moments ended there
         tile = unit // cuts
         b, column, n = tile_of_columns(table, tile)

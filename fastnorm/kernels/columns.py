@@ -10,6 +10,7 @@ from fastnorm.element.moments import Moments, about_another_shift, about_shift, 
 from fastnorm.element.storage import as_compute, at, cut, fetch_for_later, load, row, write
 from fastnorm.element.streaming import before_line
 from fastnorm.kernels.groups_of_columns import gather_shifts, gather_sums, of_statistics, spread_shifts
+from fastnorm.kernels.narrow_columns import kept_in_registers, sum_narrow, summed_in_registers
 
 # Rows that are summed in the compute dtype, then in float64.
 ROWS = 64
@@ -156,8 +157,14 @@ def moments_of_sums(count, shift, total, low, squares, n):
 
 
 @loop
-def sum_rows(src, start, step, n_rows, n, shift, total, squares, ahead):
-    """Sums of d and d*d of every column, where d = x - shift."""
+def sum_rows(registers, src, start, step, n_rows, n, kept, shift, total, squares, ahead):
+    """Sums of d and d*d of every column, where d = x - shift.
+
+    registers : of `summed_in_registers`
+    kept      : columns whose sums stay in registers, or 0; a part of n, of which the others are copies
+    """
+    if sum_narrow(registers, None, src, 0, start, 0, step, n_rows, n, kept, shift, total, squares, ahead):
+        return
     clear(total, n)
     clear(squares, n)
     eights = n_rows // 8 * 8
@@ -279,6 +286,9 @@ def moments_of_blocks(src, start, step, n_rows, n, fold, grouped, each, count, m
     shift, total, squares, statistics = row(sums, 0), row(sums, 1), row(sums, 2), n // each
     origins, totals, products = of_statistics(grouped, sums, moments, block_moments)
     held, done, again = 0.0, 0, False
+    registers = summed_in_registers(src, None, None)
+    kept = kept_in_registers(registers, src, n, n * fold, step, step)
+    copies = kept // n if kept > 0 else fold
     while done < n_rows:
         place, block = start + done * step, min(ROWS, n_rows - done)
         size, first = float(block * fold * each), held == 0.0
@@ -287,10 +297,10 @@ def moments_of_blocks(src, start, step, n_rows, n, fold, grouped, each, count, m
             apart = step + step // fold if fold >= FEW_LINES else step
             mean_of_few(src, place, apart, min(FEW_LINES, block), n, shift)
             gather_shifts(grouped, src, shift, origins, statistics, each)
-            repeat(shift, n, fold)
-        sum_rows(src, place, step, block, n * fold, shift, total, squares, ahead)
-        unfold(total, fold, n)
-        unfold(squares, fold, n)
+            repeat(shift, n, copies)
+        sum_rows(registers, src, place, step, block, n * fold, kept, shift, total, squares, ahead)
+        unfold(total, copies, n)
+        unfold(squares, copies, n)
         gather_sums(grouped, total, totals, statistics, each)
         gather_sums(grouped, squares, products, statistics, each)
         target = moments if count == 0.0 else block_moments
@@ -299,7 +309,7 @@ def moments_of_blocks(src, start, step, n_rows, n, fold, grouped, each, count, m
         if first and (far > 0 or done + block < n_rows):
             shift_to_mean(src, size, origins, mean, low, m2, statistics)
             spread_shifts(grouped, shift, origins, statistics, each)
-            repeat(shift, n, fold)
+            repeat(shift, n, copies)
             again = far > 0 and not again  # the first rows were unlike the others
             if again:
                 continue

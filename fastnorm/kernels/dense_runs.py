@@ -102,7 +102,7 @@ def line_of(src, grad, residual, i, count, like, numbers, gains, shifts, place, 
     value = load_lanes(src, i, count, like)
     gain = element_lanes(gains, place, count, None)
     if grad is None:
-        z = affine(value, high, low, scale, gain, element_lanes(shifts, place, count, shift))
+        z = affine(value, high, scale, offset, gain, element_lanes(shifts, place, count, None))
         if residual is not None:
             z = with_residual(z, load_lanes(residual, i, count, like))
         return activate(activation, z)
@@ -140,16 +140,16 @@ def walk_lines(src, grad, residual, out, numbers, gains, shifts, activation, awa
 
 
 @chunk_body
-def normalize_lines(src, residual, out, highs, lows, scales, shifts, gains, shifts_of_elements, activation, away, n, run):
+def normalize_lines(src, residual, out, highs, scales, offsets, gains, shifts, activation, away, n, run):
     """n runs, of at least as many elements as a line.
 
-    highs, lows, scales, shifts : vectors of a number for every run
-    gains, shifts_of_elements : None, or as of `repeat_parameter`
+    highs, scales, offsets : vectors of a number for every run
+    gains, shifts : None, or as of `repeat_parameter`
     away : how far away the elements are that are fetched meanwhile, or 0
     """
     wide_vectors()
-    numbers = highs, lows, scales, shifts, None, None
-    walk_lines(src, None, residual, out, numbers, gains, shifts_of_elements, activation, away, n, run)
+    numbers = highs, None, scales, None, offsets, None
+    walk_lines(src, None, residual, out, numbers, gains, shifts, activation, away, n, run)
 
 
 @chunk_body
@@ -163,7 +163,7 @@ def gradient_lines(grad, src, out, parameters, gains, activation, away, n, run):
 
 @loop
 def normalize_in_some_lanes(src, residual, out, numbers, activation, streams, places, steps, n, run, lanes):
-    highs, lows, scales, shifts = numbers
+    highs, scales, offsets = numbers
     of_src, of_residual, of_out = places
     step, residual_step, out_step = steps
     for k in range(n):
@@ -172,18 +172,18 @@ def normalize_in_some_lanes(src, residual, out, numbers, activation, streams, pl
             cut(residual, of_residual + k * residual_step, run),
             cut(out, of_out + k * out_step, run),
         )
-        high, low, scale, shift = at(highs, k), at(lows, k), at(scales, k), at(shifts, k)
+        high, scale, offset = at(highs, k), at(scales, k), at(offsets, k)
         if streams is None:
-            normalize_in_lanes(x, addend, y, run, high, low, scale, None, shift, activation, lanes)
+            normalize_in_lanes(x, addend, y, run, high, scale, offset, None, None, activation, lanes)
         else:
-            normalize_to(x, addend, y, run, high, low, scale, None, shift, activation, streams)
+            normalize_to(x, addend, y, run, high, scale, offset, None, None, activation, streams)
 
 
 @chunk_body
-def normalize_runs(src, residual, out, highs, lows, scales, shifts, activation, streams, places, steps, n, run):
+def normalize_runs(src, residual, out, highs, scales, offsets, activation, streams, places, steps, n, run):
     """n runs at any distance. places, steps : of the first run, and from one to the next, in src, residual and out"""
     wide_vectors()
-    numbers = highs, lows, scales, shifts
+    numbers = highs, scales, offsets
     if streams is None and run <= FEW_LANES:
         normalize_in_some_lanes(src, residual, out, numbers, activation, None, places, steps, n, run, FEW_LANES)
     else:

@@ -72,33 +72,32 @@ def stream_blocks(blocks, outs, index):
 
 
 @loop
-def normalize_four(runs, residuals, outs, n, high, low, scale, shift, activation):
+def normalize_four(runs, residuals, outs, n, high, scale, offset, activation):
     r0, r1, r2, r3 = runs
     e0, e1, e2, e3 = residuals
     o0, o1, o2, o3 = outs
     for i in range(n):
-        h, w, a, b = at(high, i), at(low, i), at(scale, i), at(shift, i)
-        normalize_one(r0, e0, o0, i, h, w, a, None, b, activation)
-        normalize_one(r1, e1, o1, i, h, w, a, None, b, activation)
-        normalize_one(r2, e2, o2, i, h, w, a, None, b, activation)
-        normalize_one(r3, e3, o3, i, h, w, a, None, b, activation)
+        h, a, b = at(high, i), at(scale, i), at(offset, i)
+        normalize_one(r0, e0, o0, i, h, a, b, None, None, activation)
+        normalize_one(r1, e1, o1, i, h, a, b, None, None, activation)
+        normalize_one(r2, e2, o2, i, h, a, b, None, None, activation)
+        normalize_one(r3, e3, o3, i, h, a, b, None, None, activation)
 
 
 @loop
-def normalize_streaming(runs, residuals, outs, begin, end, high, low, scale, shift, activation):
+def normalize_streaming(runs, residuals, outs, begin, end, high, scale, offset, activation):
     """Elements begin to end, in blocks from a cache line on."""
     blocks = four_blocks(outs)
     for index in range(begin, end, STREAMED):
         normalize_four(
             subruns(runs, index, STREAMED), subruns(residuals, index, STREAMED), blocks, STREAMED,
-            subrun(high, index, STREAMED), subrun(low, index, STREAMED), subrun(scale, index, STREAMED), subrun(shift, index, STREAMED),
-            activation,
+            subrun(high, index, STREAMED), subrun(scale, index, STREAMED), subrun(offset, index, STREAMED), activation,
         )  # fmt: skip
         stream_blocks(blocks, outs, index)
 
 
 @loop
-def normalize_fours(together, src, residual, out, places, steps, n_rows, n, high, low, scale, shift, activation, streams):
+def normalize_fours(together, src, residual, out, places, steps, n_rows, n, high, scale, offset, activation, streams):
     """Normalize as many fours of rows as there are, and return how many rows these were."""
     if together is None:
         return 0
@@ -109,39 +108,39 @@ def normalize_fours(together, src, residual, out, places, steps, n_rows, n, high
         residuals = four_of(residual, places[1] + line * steps[1], steps[1], n)
         outs = four_of(out, places[2] + line * steps[2], steps[2], n)
         if streams is None:
-            normalize_four(runs, residuals, outs, n, high, low, scale, shift, activation)
+            normalize_four(runs, residuals, outs, n, high, scale, offset, activation)
         else:
             begin, end = blocks_within(outs[0], n)
-            normalize_streaming(runs, residuals, outs, begin, end, high, low, scale, shift, activation)
+            normalize_streaming(runs, residuals, outs, begin, end, high, scale, offset, activation)
             for k in range(line, line + 4):
                 run, extra, target = rows_of(src, residual, out, places, steps, k, n)
-                normalize_edges(run, extra, target, n, begin, end, high, low, scale, None, shift, activation)
+                normalize_edges(run, extra, target, n, begin, end, high, scale, offset, None, None, activation)
     return n_rows & -4
 
 
 @loop
-def gradient_of_four(grads, runs, residuals, outs, extras, n, high, low, scale, shift, offset, slope, activation):
+def gradient_of_four(grads, runs, residuals, outs, extras, n, high, scale, shift, offset, slope, activation):
     g0, g1, g2, g3 = grads
     r0, r1, r2, r3 = runs
     e0, e1, e2, e3 = residuals
     o0, o1, o2, o3 = outs
     x0, x1, x2, x3 = extras
     for i in range(n):
-        h, w, a, b, c, s = at(high, i), at(low, i), at(scale, i), at(shift, i), at(offset, i), at(slope, i)
-        gradient_of_one(g0, r0, e0, o0, x0, i, h, w, a, None, b, c, s, activation)
-        gradient_of_one(g1, r1, e1, o1, x1, i, h, w, a, None, b, c, s, activation)
-        gradient_of_one(g2, r2, e2, o2, x2, i, h, w, a, None, b, c, s, activation)
-        gradient_of_one(g3, r3, e3, o3, x3, i, h, w, a, None, b, c, s, activation)
+        h, a, b, c, s = at(high, i), at(scale, i), at(shift, i), at(offset, i), at(slope, i)
+        gradient_of_one(g0, r0, e0, o0, x0, i, h, None, a, None, b, c, s, activation)
+        gradient_of_one(g1, r1, e1, o1, x1, i, h, None, a, None, b, c, s, activation)
+        gradient_of_one(g2, r2, e2, o2, x2, i, h, None, a, None, b, c, s, activation)
+        gradient_of_one(g3, r3, e3, o3, x3, i, h, None, a, None, b, c, s, activation)
 
 
 @loop
-def gradient_streaming(grads, runs, residuals, outs, extras, begin, end, high, low, scale, shift, offset, slope, activation):
+def gradient_streaming(grads, runs, residuals, outs, extras, begin, end, high, scale, shift, offset, slope, activation):
     """Elements begin to end, in blocks from a cache line on."""
     blocks = four_blocks(outs)
     for index in range(begin, end, STREAMED):
         gradient_of_four(
             subruns(grads, index, STREAMED), subruns(runs, index, STREAMED), subruns(residuals, index, STREAMED), blocks,
-            subruns(extras, index, STREAMED), STREAMED, subrun(high, index, STREAMED), subrun(low, index, STREAMED),
+            subruns(extras, index, STREAMED), STREAMED, subrun(high, index, STREAMED),
             subrun(scale, index, STREAMED), subrun(shift, index, STREAMED), subrun(offset, index, STREAMED), subrun(slope, index, STREAMED),
             activation,
         )  # fmt: skip
@@ -150,7 +149,7 @@ def gradient_streaming(grads, runs, residuals, outs, extras, begin, end, high, l
 
 @chunk_body
 def gradient_of_fours(
-    together, grad, src, residual, out, grad_residual, places, steps, n_rows, n, high, low, scale, shift, offset, slope, streams, activation
+    together, grad, src, residual, out, grad_residual, places, steps, n_rows, n, high, scale, shift, offset, slope, streams, activation
 ):
     """Of as many fours of rows as there are; returns how many rows these were."""
     wide_vectors()
@@ -165,13 +164,13 @@ def gradient_of_fours(
         outs = four_of(out, places[3] + line * steps[3], steps[3], n)
         extras = four_of(grad_residual, places[4] + line * steps[4], steps[4], n)
         if streams is None:
-            gradient_of_four(grads, runs, residuals, outs, extras, n, high, low, scale, shift, offset, slope, activation)
+            gradient_of_four(grads, runs, residuals, outs, extras, n, high, scale, shift, offset, slope, activation)
         else:
             begin, end = blocks_within(outs[0], n)
-            gradient_streaming(grads, runs, residuals, outs, extras, begin, end, high, low, scale, shift, offset, slope, activation)
+            gradient_streaming(grads, runs, residuals, outs, extras, begin, end, high, scale, shift, offset, slope, activation)
             for k in range(line, line + 4):
                 g, run, extra = rows_of(grad, src, residual, places[:3], steps[:3], k, n)
                 target = cut(out, places[3] + k * steps[3], n)
                 kept = cut(grad_residual, places[4] + k * steps[4], n)
-                gradient_edges(g, run, extra, target, kept, n, begin, end, high, low, scale, None, shift, offset, slope, activation)
+                gradient_edges(g, run, extra, target, kept, n, begin, end, high, None, scale, None, shift, offset, slope, activation)
     return n_rows & -4

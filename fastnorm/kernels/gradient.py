@@ -10,12 +10,11 @@ streams    : as in `kernels.apply`
 from __future__ import annotations
 
 from fastnorm._jit import chunk_body, driver, loop
-from fastnorm.element.affine import split_mean
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.gradient import GradientSums, add_sums, mean_terms
 from fastnorm.element.storage import LANES, as_compute, at, cut, row, write, zero_of
 from fastnorm.element.streaming import before_line
-from fastnorm.kernels.apply import SHORT
+from fastnorm.kernels.apply import SHORT, mean_or_zeros
 from fastnorm.kernels.columns import add_run, clear, copy_run
 from fastnorm.kernels.dealing import deal, deal_back
 from fastnorm.kernels.gradient_tile import gradient_and_fetch, gradient_in_lanes, gradient_sums_in_lanes
@@ -44,11 +43,26 @@ SUMMED_AT_ONCE = 1024
 
 @loop
 def forward_parameters(zero, stat, param, mean, rstd, gamma, beta):
-    """high, low, scale, shift that forward used."""
-    high, low = split_mean(zero, at(mean, stat), 0.0)
+    """High and low part of the mean, scale and shift that forward used."""
+    high, low = mean_or_zeros(zero, mean, None, stat)
     scale = at(rstd, stat) * at(gamma, param) if gamma is not None else at(rstd, stat)
     shift = at(beta, param) if beta is not None else 0.0
     return high, low, as_compute(zero, scale), as_compute(zero, shift)
+
+
+@chunk_body
+def forward_parameters_of_channels(parameters, place, stat, param, n, mean, rstd, gamma, beta):
+    """Fill the vectors high, low, scale, shift from `place` on for n statistics with a parameter each. Vectorizes."""
+    wide_vectors()
+    highs, lows = cut(row(parameters, 0), place, n), cut(row(parameters, 1), place, n)
+    scales, shifts = cut(row(parameters, 2), place, n), cut(row(parameters, 3), place, n)
+    zero = zero_of(highs)
+    for k in range(n):
+        high, rest, scale, shift = forward_parameters(zero, stat + k, param + k, mean, rstd, gamma, beta)
+        write(highs, k, high)
+        write(lows, k, rest)
+        write(scales, k, scale)
+        write(shifts, k, shift)
 
 
 @loop

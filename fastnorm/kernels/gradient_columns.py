@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.bits import compact, fence, wide_vectors
-from fastnorm.element.gradient import GradientSums, mean_terms
+from fastnorm.element.gradient import GradientSums, about_high, mean_terms
 from fastnorm.element.storage import as_compute, at, cut, row, write, zero_of
 from fastnorm.element.streaming import before_line
-from fastnorm.kernels.apply import fold_to_lines
+from fastnorm.kernels.apply import column_parameters, fold_to_lines, mean_or_zeros
 from fastnorm.kernels.columns import SPARE, clear, copy_run, lead_of, repeat_beyond
 from fastnorm.kernels.dealing import deal, deal_back
 from fastnorm.kernels.four_rows import gradient_of_fours, gradients_side_by_side
-from fastnorm.kernels.gradient import forward_parameters, record_sums, terms_of_statistic
+from fastnorm.kernels.gradient import record_sums, terms_of_statistic
 from fastnorm.kernels.gradient_rows import gradient_sums_of_rows
 from fastnorm.kernels.gradient_tile import gradient_to
 from fastnorm.kernels.groups_of_columns import fill_run
+from fastnorm.kernels.narrow_columns import HALF, VECTORS, derived_in_registers, gradient_narrow, width_in_registers
 from fastnorm.kernels.prefetch import fetch_row, fetch_row_to_write
 from fastnorm.kernels.scratch import vectors, vectors_beside
 from fastnorm.kernels.walk import (
@@ -53,38 +54,32 @@ from fastnorm.plan.table import (
 
 # Bytes of a folded row whose gradients are summed, whatever the machine: the order of a sum makes its last bits.
 SUMMED_BYTES = 5120
+# Rows of the parameters: high, scale, shift of forward; low, offset, slope.
+LOWS = 3
 
 
 @chunk_body
 def column_forward_parameters(vectors_of, lead, table, b, column, n, mean, rstd, gamma, beta, grouped):
-    """Fill high, low, scale, shift of a column tile from `lead` on, repeated for folded rows."""
+    """Fill high, scale, shift as `apply.column_parameters` does, and low of n columns, from `lead` on."""
+    column_parameters(vectors_of, lead, table, b, column, n, mean, None, rstd, gamma, beta, None, grouped)
+    inner = table[PROBLEM, INNER]
+    lows_of_columns(cut(row(vectors_of, LOWS), lead, n), b * table[PROBLEM, CHANNEL] + column // inner, n, inner, mean, grouped)
+
+
+@chunk_body
+def lows_of_columns(lows, first_stat, n, inner, mean, grouped):
     wide_vectors()
-    inner, run = table[PROBLEM, INNER], table[PROBLEM, RUN]
-    highs, lows = cut(row(vectors_of, 0), lead, n), cut(row(vectors_of, 1), lead, n)
-    scales, shifts = cut(row(vectors_of, 2), lead, n), cut(row(vectors_of, 3), lead, n)
-    zero = zero_of(highs)
-    first_stat = b * table[PROBLEM, CHANNEL] + column // inner
-    if grouped is None or inner == 1:  # vectorizes
+    zero = zero_of(lows)
+    if grouped is None or inner == 1:
         for i in range(n):
-            high, rest, scale, shift = forward_parameters(zero, first_stat + i, column + i, mean, rstd, gamma, beta)
-            write(highs, i, high)
-            write(lows, i, rest)
-            write(scales, i, scale)
-            write(shifts, i, shift)
+            write(lows, i, mean_or_zeros(zero, mean, None, first_stat + i)[1])
     else:
         for k in range(n // inner):
-            for i in range(k * inner, (k + 1) * inner, run):  # one parameter for `run` columns
-                high, rest, scale, shift = forward_parameters(zero, first_stat + k, (column + i) // run, mean, rstd, gamma, beta)
-                fill_run(cut(highs, i, run), high, run)
-                fill_run(cut(lows, i, run), rest, run)
-                fill_run(cut(scales, i, run), scale, run)
-                fill_run(cut(shifts, i, run), shift, run)
-    for field in range(4):
-        repeat_beyond(cut(row(vectors_of, field), lead, n), n, table[PROBLEM, FOLD])
+            fill_run(cut(lows, k * inner, inner), mean_or_zeros(zero, mean, None, first_stat + k)[1], inner)
 
 
 @loop
-def terms_of_columns(offsets, slopes, sums, rstd, gamma, stat, param, n, count):
+def terms_of_columns(offsets, slopes, lows, sums, rstd, gamma, stat, param, n, count):
     """Where every column is a statistic and has a parameter. Vectorizes: one by one, with a division, they took 15 ns each."""
     zero = zero_of(offsets)
     grads, products = row(sums, 0), row(sums, 1)
@@ -92,26 +87,27 @@ def terms_of_columns(offsets, slopes, sums, rstd, gamma, stat, param, n, count):
         weight = at(gamma, param + k) if gamma is not None else 1.0
         total = GradientSums(weight * at(grads, stat + k), weight * at(products, stat + k))
         offset, slope = mean_terms(total, count, at(rstd, stat + k))
-        write(offsets, k, as_compute(zero, offset))
+        write(offsets, k, as_compute(zero, about_high(offset, slope, at(lows, k))))
         write(slopes, k, as_compute(zero, slope))
 
 
 @chunk_body
 def column_terms(vectors_of, lead, table, b, column, n, sums, rstd, gamma, training, grouped):
-    """Fill offset and slope of a column tile from `lead` on, repeated for folded rows."""
+    """Fill offset and slope of a column tile from `lead` on, of distances from the high parts of means, repeated for folded rows."""
     wide_vectors()
     inner = table[PROBLEM, INNER]
-    offsets, slopes = cut(row(vectors_of, 4), lead, n), cut(row(vectors_of, 5), lead, n)
+    offsets, slopes, lows = cut(row(vectors_of, 4), lead, n), cut(row(vectors_of, 5), lead, n), cut(row(vectors_of, LOWS), lead, n)
     zero = zero_of(offsets)
     first_stat = b * table[PROBLEM, CHANNEL] + column // inner
     if not training:
         clear(offsets, n)
         clear(slopes, n)
     elif grouped is None:
-        terms_of_columns(offsets, slopes, sums, rstd, gamma, first_stat, column, n, float(elements_per_statistic(table)))
+        terms_of_columns(offsets, slopes, lows, sums, rstd, gamma, first_stat, column, n, float(elements_per_statistic(table)))
     else:
         for k in range(n // inner):
             offset, slope = terms_of_statistic(table, first_stat + k, sums, rstd, gamma, training)
+            offset = about_high(offset, slope, at(lows, k * inner))
             fill_run(cut(offsets, k * inner, inner), as_compute(zero, offset), inner)
             fill_run(cut(slopes, k * inner, inner), as_compute(zero, slope), inner)
     repeat_beyond(offsets, n, table[PROBLEM, FOLD])
@@ -123,8 +119,8 @@ def sums_of_block(grad, src, residual, parameters, lead, activation, table, b, c
     """Fill totals (2, columns), float64, from rows begin to end of n columns."""
     compact()
     fold = fold_within(table, n, SUMMED_BYTES // parameters.itemsize)
-    high, low = cut(row(parameters, 0), lead, n), cut(row(parameters, 1), lead, n)
-    scale, shift = cut(row(parameters, 2), lead, n), cut(row(parameters, 3), lead, n)
+    high, scale = cut(row(parameters, 0), lead, n), cut(row(parameters, 1), lead, n)
+    shift, low = cut(row(parameters, 2), lead, n), cut(row(parameters, LOWS), lead, n)
     folded = (end - begin) // fold
     rest = begin + folded * fold
     clear(row(totals, 0), n)
@@ -167,14 +163,18 @@ def further(places, units, k):
 @loop
 def gradient_of_rows(grad, src, residual, out, grad_residual, parameters, lead, places, steps, n_rows, n, streams, activation):
     """n columns of every row; parameters from `lead` on."""
-    high, low = cut(row(parameters, 0), lead, n), cut(row(parameters, 1), lead, n)
-    scale, shift = cut(row(parameters, 2), lead, n), cut(row(parameters, 3), lead, n)
+    high, scale, shift = cut(row(parameters, 0), lead, n), cut(row(parameters, 1), lead, n), cut(row(parameters, 2), lead, n)
     offset, slope = cut(row(parameters, 4), lead, n), cut(row(parameters, 5), lead, n)
+    registers = derived_in_registers(out, grad, src, residual, grad_residual, activation, streams)
     together = gradients_side_by_side(out, activation)
-    done = gradient_of_fours(
-        together, grad, src, residual, out, grad_residual, places, steps, n_rows, n, high, low, scale, shift, offset, slope,
-        streams, activation,
-    )  # fmt: skip
+    done = gradient_narrow(
+        registers, grad, src, residual, out, grad_residual, places, steps, n_rows, n, high, scale, shift, offset, slope, activation, streams
+    )
+    if done == 0:
+        done = gradient_of_fours(
+            together, grad, src, residual, out, grad_residual, places, steps, n_rows, n, high, scale, shift, offset, slope,
+            streams, activation,
+        )  # fmt: skip
     for line in range(done, n_rows):
         run_grad = cut(grad, places[0] + line * steps[0], n)
         run_src = cut(src, places[1] + line * steps[1], n)
@@ -187,7 +187,7 @@ def gradient_of_rows(grad, src, residual, out, grad_residual, parameters, lead, 
         if streams is None:
             fetch_row_to_write(out, place + steps[3], n)
         gradient_of_row(
-            run_grad, run_src, run_residual, target, extra, n, high, low, scale, None, shift, offset, slope, activation, streams,
+            run_grad, run_src, run_residual, target, extra, n, high, None, scale, None, shift, offset, slope, activation, streams,
         )  # fmt: skip
 
 
@@ -218,7 +218,10 @@ def gradient_of_block(grad, src, residual, out, grad_residual, parameters, lead,
     )
     width, head, total = n, 0, (end - begin) * n
     if table[PROBLEM, UNBROKEN] != 0:
-        width *= fold_to_lines(table, out, places[3], n, units[3])
+        registers = derived_in_registers(out, grad, src, residual, grad_residual, activation, streams)
+        most = n * table[PROBLEM, FOLD]
+        kept = max(width_in_registers(registers, HALF, src, n, most), width_in_registers(registers, VECTORS, src, n, most))
+        width = kept if kept > 0 else n * fold_to_lines(table, out, places[3], n, units[3])
         head = min(before_line(out, places[3]), total)
         steps = further((0, 0, 0, 0, 0), units, width)
     for part in range(3):

@@ -12,7 +12,7 @@ from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.gradient import GradientSums, through_activation, weighted
 from fastnorm.element.parameters import gain_at, shifts_at
 from fastnorm.element.storage import as_compute, at, cut, load, row, write, zero_of
-from fastnorm.kernels.apply import put_mean_parts
+from fastnorm.kernels.apply import mean_or_zeros
 from fastnorm.kernels.columns import ROWS, add_run, clear
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.gradient_columns import gradient_of_row
@@ -30,7 +30,9 @@ def line_parameters(parameters, table, b, column, n, mean, rstd):
     zero = zero_of(highs)
     first = b * table[PROBLEM, CHANNEL] + column
     for i in range(n):
-        put_mean_parts(highs, lows, i, zero, mean, None, first + i)
+        high, rest = mean_or_zeros(zero, mean, None, first + i)
+        write(highs, i, high)
+        write(lows, i, rest)
         write(scales, i, as_compute(zero, at(rstd, first + i)))
 
 

@@ -16,11 +16,10 @@ from fastnorm.element.gradient import GradientSums, mean_terms
 from fastnorm.element.lanes import lanes_of
 from fastnorm.element.parameters import number_of, only_without
 from fastnorm.element.storage import FEW_LANES, LANES, at, cut, row, write, zero_of
-from fastnorm.kernels.apply import parameters_of_channels
 from fastnorm.kernels.columns import add_run, copy_run
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.dense_runs import by_lines, gradient_lines
-from fastnorm.kernels.gradient import forward_parameters
+from fastnorm.kernels.gradient import forward_parameters, forward_parameters_of_channels
 from fastnorm.kernels.gradient_tile import gradient_in_lanes, gradient_sums_in_lanes, gradient_to
 from fastnorm.kernels.groups_of_columns import fill_groups
 from fastnorm.kernels.prefetch import PAYS, fetch_edges_to_write
@@ -53,7 +52,7 @@ def parameters_of_planes(parameters, table, first, n, mean, rstd, gamma, beta):
     if segments == 1:  # vectorizes: half of the time of planes of 4 x 4, a quarter of 7 x 7
         while plane < n:
             m = min(n - plane, channel - c)
-            parameters_of_channels(parameters, plane, first + plane, c, m, mean, None, rstd, gamma, beta, None)
+            forward_parameters_of_channels(parameters, plane, first + plane, c, m, mean, rstd, gamma, beta)
             c, plane = 0, plane + m
         return
     for stat in range(first, first + n):

@@ -7,12 +7,13 @@ from typing import Any
 from numba.core import types
 
 from fastnorm._jit import chunk_body, loop, variant
-from fastnorm.element.affine import added, centred, distance
+from fastnorm.element.affine import added, distance
 from fastnorm.element.bits import wide_vectors
 from fastnorm.element.gradient import about_mean, through_activation
 from fastnorm.element.lanes import fused, have_lanes, lanes_of, load_lanes, write_lanes
 from fastnorm.element.storage import as_compute, at, fetch_for_later, load, row, write
-from fastnorm.kernels.columns import ROWS, add_run, clear, rows_of, unfold
+from fastnorm.kernels.columns import ROWS, clear, rows_of, unfold
+from fastnorm.kernels.narrow_columns import MOST_ROWS, kept_in_registers, sum_narrow, summed_in_registers
 
 
 @variant
@@ -29,26 +30,29 @@ def gradient_sums_of_rows(
 ):
     """Add the sums of grad and grad * d over n_rows rows, `fold` of them side by side, to the float64 vectors totals[0], totals[1].
 
+    shift   : as forward adds it to (x - high) * scale
     at_once : rows that are summed side by side, 4, or 1 where caches do not hold them; lanes are of four rows
     ahead   : whether lanes fetch the next four meanwhile
     """
     kind = vectors_for(grad, src, activation)
     total, product = row(sums, 0), row(sums, 1)
     done, width = 0, n * fold
+    registers = summed_in_registers(src, grad, activation)
+    kept = kept_in_registers(registers, src, n, width, steps[0], steps[1])
+    copies = kept // n if kept > 0 else fold
+    most = max(1, MOST_ROWS * kept // width) if kept > 0 else ROWS
     while done < n_rows:
-        block = min(ROWS, n_rows - done)
-        clear(total, width)
-        clear(product, width)
-        sums_of_rows(
-            kind, grad, src, residual, places, steps, done, done + block, width, high, low, scale, shift, activation, sums, at_once, ahead
-        )
-        unfold(total, fold, n)
-        unfold(product, fold, n)
-        if kind is not None:
-            add_about_mean(totals, total, product, low, n)
-        else:
-            add_run(row(totals, 0), total, n)
-            add_run(row(totals, 1), product, n)
+        block = min(most, n_rows - done)
+        of_grad, place = places[0] + done * steps[0], places[1] + done * steps[1]
+        if not sum_narrow(registers, grad, src, of_grad, place, steps[0], steps[1], block, width, kept, high, total, product, ahead):
+            clear(total, width)
+            clear(product, width)
+            sums_of_rows(
+                kind, grad, src, residual, places, steps, done, done + block, width, high, scale, shift, activation, sums, at_once, ahead
+            )
+        unfold(total, copies, n)
+        unfold(product, copies, n)
+        add_about_mean(totals, total, product, low, n)
         done += block
 
 
@@ -64,13 +68,13 @@ def add_about_mean(totals, total, product, low, n):
 
 
 @loop
-def sums_of_rows(kind, grad, src, residual, places, steps, first, last, n, high, low, scale, shift, activation, sums, at_once, ahead):
+def sums_of_rows(kind, grad, src, residual, places, steps, first, last, n, high, scale, shift, activation, sums, at_once, ahead):
     if kind is not None:
         gradient_sums_in_lanes(grad, src, places, steps, first, last, n, high, sums, ahead)
     else:
         rest = first + (last - first) // 4 * 4 if at_once == 4 else first
-        gradient_sums_of_fours(grad, src, residual, places, steps, first, rest, n, high, low, scale, shift, activation, sums)
-        gradient_sums_one_by_one(grad, src, residual, places, steps, rest, last, n, high, low, scale, shift, activation, sums)
+        gradient_sums_of_fours(grad, src, residual, places, steps, first, rest, n, high, scale, shift, activation, sums)
+        gradient_sums_one_by_one(grad, src, residual, places, steps, rest, last, n, high, scale, shift, activation, sums)
 
 
 @chunk_body
@@ -134,7 +138,7 @@ def add_few(grad, src, places, steps, first, last, n, i, count, high, sums):
 
 
 @chunk_body
-def gradient_sums_of_fours(grad, src, residual, places, steps, first, last, n, high, low, scale, shift, activation, sums):
+def gradient_sums_of_fours(grad, src, residual, places, steps, first, last, n, high, scale, shift, activation, sums):
     """Four rows at a time: one load and store of the running sums per four rows."""
     wide_vectors()
     total, product = row(sums, 0), row(sums, 1)
@@ -144,11 +148,11 @@ def gradient_sums_of_fours(grad, src, residual, places, steps, first, last, n, h
         g2, x2, r2 = rows_of(grad, src, residual, places, steps, line + 2, n)
         g3, x3, r3 = rows_of(grad, src, residual, places, steps, line + 3, n)
         for i in range(n):
-            h, w, a, b = high[i], low[i], scale[i], shift[i]
-            d0 = centred(load(x0, i), h, w)
-            d1 = centred(load(x1, i), h, w)
-            d2 = centred(load(x2, i), h, w)
-            d3 = centred(load(x3, i), h, w)
+            h, a, b = high[i], scale[i], shift[i]
+            d0 = distance(load(x0, i), h)
+            d1 = distance(load(x1, i), h)
+            d2 = distance(load(x2, i), h)
+            d3 = distance(load(x3, i), h)
             e0 = through_activation(as_compute(d0, load(g0, i)), d0, a, None, b, load(r0, i), activation)
             e1 = through_activation(as_compute(d1, load(g1, i)), d1, a, None, b, load(r1, i), activation)
             e2 = through_activation(as_compute(d2, load(g2, i)), d2, a, None, b, load(r2, i), activation)
@@ -158,14 +162,14 @@ def gradient_sums_of_fours(grad, src, residual, places, steps, first, last, n, h
 
 
 @chunk_body
-def gradient_sums_one_by_one(grad, src, residual, places, steps, first, last, n, high, low, scale, shift, activation, sums):
+def gradient_sums_one_by_one(grad, src, residual, places, steps, first, last, n, high, scale, shift, activation, sums):
     """The loop over rows in here, too: called for each row, (1000000, 50) and (50000, 1000) took 1.13 and 1.15 times as long."""
     wide_vectors()
     total, product = row(sums, 0), row(sums, 1)
     for line in range(first, last):
         g0, x0, r0 = rows_of(grad, src, residual, places, steps, line, n)
         for i in range(n):
-            d = centred(load(x0, i), high[i], low[i])
+            d = distance(load(x0, i), high[i])
             g = through_activation(load(g0, i), d, scale[i], None, shift[i], load(r0, i), activation)
             total[i] += g
             product[i] += g * d

@@ -15,10 +15,10 @@ from fastnorm.element.gradient import GradientSums
 from fastnorm.element.lanes import lanes_of
 from fastnorm.element.parameters import gain_of, instead_of
 from fastnorm.element.storage import FEW_LANES, LANES, as_compute, at, cut, row, write, zero_of
-from fastnorm.kernels.apply import parameters_of_channels
 from fastnorm.kernels.columns import ROWS, clear
 from fastnorm.kernels.dealing import deal
 from fastnorm.kernels.dense_runs import by_lines, gradient_lines, repeat_parameter, spare_vectors
+from fastnorm.kernels.gradient import forward_parameters_of_channels
 from fastnorm.kernels.gradient_elements import settle, shift_sums, terms_about
 from fastnorm.kernels.gradient_tile import gradient_in_lanes, gradient_to, weighted_sums_in_lanes
 from fastnorm.kernels.prefetch import PAYS, fetch_run_later
@@ -133,7 +133,7 @@ def short_rows_backward_chunk(grad, src, out, mean, rstd, gamma, streams, totals
             fetch_edges_of_rows(out, table, begin, 1, n * inner)
         elif streams is not None:
             fetch_edges_of_rows(out, table, begin, n, inner)
-        parameters_of_channels(parameters, 0, begin, 0, n, mean, None, rstd, None, None, None)
+        forward_parameters_of_channels(parameters, 0, begin, 0, n, mean, rstd, None, None)
         sums_of_short_rows(grad, src, mean, gamma, parameters, sums, running, table, begin, n, inner, streams)
         settle(total, running, 0, inner, begin == first)
         terms_of_short_rows(parameters, sums, mean, rstd, begin, n, inner)

@@ -41,15 +41,13 @@ def shared_by_runs(gamma: Any, beta: Any, residual: Any, total: Any, streams: An
 def fill_numbers(parameters, place, high, low, rstd, gamma, beta, param, n):
     """Of n runs of one statistic, with the parameters from `param` on, to the vectors from `place` on."""
     wide_vectors()
-    highs, lows = cut(row(parameters, 0), place, n), cut(row(parameters, 1), place, n)
-    scales, shifts = cut(row(parameters, 2), place, n), cut(row(parameters, 3), place, n)
+    highs, scales, offsets = cut(row(parameters, 0), place, n), cut(row(parameters, 1), place, n), cut(row(parameters, 2), place, n)
     zero = zero_of(highs)
     for k in range(n):
-        scale, shift = parameters_of(zero, rstd, gamma, beta, param + k)
+        scale, offset = parameters_of(zero, rstd, low, gamma, beta, param + k)
         write(highs, k, zero if high is None else high)
-        write(lows, k, zero if low is None else low)
         write(scales, k, scale)
-        write(shifts, k, shift)
+        write(offsets, k, offset)
 
 
 @maker
@@ -57,17 +55,17 @@ def vectors_of_runs(runs, zero, n):
     """Memory for `fill_numbers`, where it is called."""
     if runs is None:
         return None
-    return vectors(zero, 4, n)
+    return vectors(zero, 3, n)
 
 
 @chunk_body
 def normalize_runs(src, out, parameters, activation, n, run):
     """Runs without a gap, through the caches."""
     wide_vectors()
-    highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
+    highs, scales, offsets = row(parameters, 0), row(parameters, 1), row(parameters, 2)
     for k in range(n):  # of one length: their masks are made once
         x, y = cut(src, k * run, run), cut(out, k * run, run)
-        normalize_in_lanes(x, None, y, run, at(highs, k), at(lows, k), at(scales, k), None, at(shifts, k), activation, LANES)
+        normalize_in_lanes(x, None, y, run, at(highs, k), at(scales, k), at(offsets, k), None, None, activation, LANES)
 
 
 @loop
@@ -111,6 +109,6 @@ def normalize_by_lines(lines, src, out, stats, gamma, beta, centre, activation, 
         param, place = position(table, PARAM, b, 0, c, 0), (stat - begin) * segments
         fill_numbers(parameters, place, high, rest, stats[RSTD, stat], gamma, beta, param, segments)
         b, c = next_statistic(b, c, channel)
-    highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
+    highs, scales, offsets = row(parameters, 0), row(parameters, 1), row(parameters, 2)
     n = (end - begin) * segments
-    normalize_lines(line, None, target, highs, lows, scales, shifts, None, None, activation, 2 * count, n, run)
+    normalize_lines(line, None, target, highs, scales, offsets, None, None, activation, 2 * count, n, run)

@@ -1,7 +1,7 @@
 """Images from one memory order of their channels to another: cast, centred, scaled and turned in one pass.
 
 Table: c is the channel, o or i the pixel, whichever there are several of.
-parameters : (3, channel) in the compute dtype: high and low part of the centre, and the factor
+parameters : (3, channel) in the compute dtype: high part of the centre, the factor, and what the low part of the centre is worth
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ PIXELS = 512
 
 @loop
 def turned(run, i, of_channel):
-    """One element, in the compute dtype of the parameters: high and low part of the centre, and the factor."""
-    high, low, factor = of_channel
-    return affine(as_compute(factor, load(run, i)), high, low, factor, None, as_compute(factor, 0.0))
+    """One element, in the compute dtype of the parameters: high part of the centre, the factor, and what the low part is worth."""
+    high, factor, offset = of_channel
+    return affine(as_compute(factor, load(run, i)), high, factor, offset, None, None)
 
 
 @loop

@@ -9,7 +9,7 @@ from __future__ import annotations
 from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.moments import EMPTY, about_shift, merge, reciprocal_std, rounded_mean, variance
-from fastnorm.element.parameters import either, gain_of, of_elements, only_with, only_without, shift_of
+from fastnorm.element.parameters import either, gain_of, of_elements, only_with, only_without
 from fastnorm.element.storage import cut, row, subrun, zero_of
 from fastnorm.element.streaming import before_line
 from fastnorm.kernels.apply import apply_to_block, apply_to_span, column_parameters, mean_parts, parameters_of
@@ -112,22 +112,22 @@ def normalize_line(
     param, zero, inner = position(table, PARAM, b, 0, c, 0), zero_of(line), table[PROBLEM, INNER]
     segment = 0
     while segment < inner:
-        scale, shift = parameters_of(zero, rstd, gamma, beta, param)
+        scale, offset = parameters_of(zero, rstd, low, gamma, beta, param)
         end = segment + run
         at = segment
         while at < end:
             n = min(length_of_piece(streams, before_line(target, at), end - at), end - at)
-            gain, shifts = gain_of(gamma, param + at, n), shift_of(beta, shift, param + at, n)
+            gain, shift = gain_of(gamma, param + at, n), gain_of(beta, param + at, n)
             extra = cut(residual, position(table, EXTRA, b, 0, c, at), n)
             piece, of_target = subrun(line, at, n), subrun(target, at, n)
             if streams is None:
                 fetch_run(src, ahead + at, n)
                 fetch_run_to_write(target, 0, at + AHEAD, min(at + AHEAD + n, inner))
-                normalize_run(piece, extra, of_target, n, high, low, scale, gain, shifts, activation)
+                normalize_run(piece, extra, of_target, n, high, scale, offset, gain, shift, activation)
             else:
                 fetch_run_later(src, ahead + at, n)
                 fetch_run_later(addend, addend_ahead + at, n)
-                normalize_to(piece, extra, of_target, n, high, low, scale, gain, shifts, activation, streams)
+                normalize_to(piece, extra, of_target, n, high, scale, offset, gain, shift, activation, streams)
             at += n
         segment = end
         param += 1
@@ -260,7 +260,7 @@ def interleaved_normalize_chunk(src, residual, out, stats, gamma, beta, centre, 
     moments = vectors(0.0, 4, width)
     block_moments = vectors(0.0, 4, width)
     sums = vectors_beside(zero_of(src), 4, width, src, table[SRC, START])
-    parameters = vectors(zero_of(src), 4, width + SPARE)
+    parameters = vectors(zero_of(src), 3, width + SPARE)
     mean, low = means_of(stats, centre)
     rstd = row(stats, RSTD)
     outer, each = table[PROBLEM, OUTER], 1 if grouped is None else table[PROBLEM, INNER]

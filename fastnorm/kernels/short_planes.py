@@ -161,15 +161,15 @@ def normalize_planes(src, residual, out, parameters, lines, activation, streams,
     run = table[PROBLEM, INNER]
     (place, step), (of_residual, residual_step) = plane_place(table, SRC, o, first), plane_place(table, EXTRA, o, first)
     target, target_step = plane_place(table, OUT, o, first)
-    highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
+    highs, scales, offsets = row(parameters, 0), row(parameters, 1), row(parameters, 2)
     if lines is not None and run >= lanes_of(out):
         count = n * run
         fetch_edges_to_write(out, target, count)
         x, addend, y = cut(src, place, count), cut(residual, of_residual, count), cut(out, target, count)
-        normalize_lines(x, addend, y, highs, lows, scales, shifts, None, None, activation, 0, n, run)
+        normalize_lines(x, addend, y, highs, scales, offsets, None, None, activation, 0, n, run)
         return
     places, steps = (place, of_residual, target), (step, residual_step, target_step)
-    normalize_runs(src, residual, out, highs, lows, scales, shifts, activation, streams, places, steps, n, run)
+    normalize_runs(src, residual, out, highs, scales, offsets, activation, streams, places, steps, n, run)
 
 
 @chunk_body
@@ -178,7 +178,7 @@ def planes_normalize_chunk(src, residual, out, stats, gamma, beta, eps, activati
     compact()
     begin, end = span(table[PROBLEM, CHANNEL], table[PROBLEM, CHUNKS], chunk)
     block = block_of_planes(table)
-    parameters, spare = vectors(zero_of(src), 4, block), vectors(0.0, 2, block)
+    parameters, spare = vectors(zero_of(src), 3, block), vectors(0.0, 2, block)
     lines = by_lines(out, src, residual, activation, streams)
     for first in range(begin, end, block):
         n = min(block, end - first)

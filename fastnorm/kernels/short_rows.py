@@ -10,7 +10,7 @@ from fastnorm._jit import chunk_body, driver, loop
 from fastnorm.element.affine import origin_near
 from fastnorm.element.bits import compact, fence, wide_vectors
 from fastnorm.element.lanes import lanes_of
-from fastnorm.element.parameters import either, gain_of, instead_of, only_without, shift_of
+from fastnorm.element.parameters import either, gain_of, instead_of, only_without
 from fastnorm.element.storage import FEW_LANES, LANES, as_compute, at, cut, load, row, write, zero_of
 from fastnorm.kernels.apply import parameters_of_channels
 from fastnorm.kernels.columns import clear, copy_run
@@ -147,7 +147,7 @@ def statistics_of_short_rows(src, stats, first, centre, eps, lines, place, step,
 
 @loop
 def parameters_of_rows(parameters, table, begin, n, stats, first, centre, gamma, beta):
-    """Fill high, low, scale, shift of n statistics from `first` on, of rows from `begin` on; learned parameters begin again with every
+    """Fill high, scale, offset of n statistics from `first` on, of rows from `begin` on; learned parameters begin again with every
     batch."""
     mean, low = means_of(stats, centre)
     channel = table[PROBLEM, CHANNEL]
@@ -161,16 +161,15 @@ def parameters_of_rows(parameters, table, begin, n, stats, first, centre, gamma,
 @loop
 def normalize_rows_in_lanes(src, ahead, out, parameters, gamma, beta, activation, streams, place, step, table, begin, n, inner, lanes):
     target, target_step = row_place(table, OUT, begin)
-    highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
-    gain = gain_of(gamma, 0, inner)
+    highs, scales, offsets = row(parameters, 0), row(parameters, 1), row(parameters, 2)
+    gain, shift = gain_of(gamma, 0, inner), gain_of(beta, 0, inner)
     for k in range(n):
         run, result = cut(src, place + k * step, inner), cut(out, target + k * target_step, inner)
-        shift = shift_of(beta, at(shifts, k), 0, inner)
         if streams is None:
-            normalize_in_lanes(run, None, result, inner, at(highs, k), at(lows, k), at(scales, k), gain, shift, activation, lanes)
+            normalize_in_lanes(run, None, result, inner, at(highs, k), at(scales, k), at(offsets, k), gain, shift, activation, lanes)
         else:
             fetch_run_anyway(ahead, place + (n + k) * step, inner)
-            normalize_to(run, None, result, inner, at(highs, k), at(lows, k), at(scales, k), gain, shift, activation, streams)
+            normalize_to(run, None, result, inner, at(highs, k), at(scales, k), at(offsets, k), gain, shift, activation, streams)
 
 
 @loop
@@ -178,11 +177,11 @@ def write_lines(src, out, parameters, spare, gamma, beta, activation, place, ste
     target, target_step = row_place(table, OUT, begin)
     if step != inner or target_step != inner or inner < lanes_of(out):
         return False
-    highs, lows, scales, shifts = row(parameters, 0), row(parameters, 1), row(parameters, 2), row(parameters, 3)
-    gains, of_elements = instead_of(gamma, row(spare, 0)), instead_of(beta, row(spare, 1))
+    highs, scales, offsets = row(parameters, 0), row(parameters, 1), row(parameters, 2)
+    gains, shifts = instead_of(gamma, row(spare, 0)), instead_of(beta, row(spare, 1))
     count = n * inner
     line, result = cut(src, place, count), cut(out, target, count)
-    normalize_lines(line, None, result, highs, lows, scales, shifts, gains, of_elements, activation, 0, n, inner)
+    normalize_lines(line, None, result, highs, scales, offsets, gains, shifts, activation, 0, n, inner)
     return True
 
 
@@ -244,7 +243,7 @@ def short_rows_normalize_chunk(src, addend, out, total, stats, gamma, beta, cent
     held = holding(total, streams, block * inner)
     source, ahead = either(held, either(total, src)), only_without(src, total)
     lines = by_lines(out, source, None, activation, streams)
-    parameters, spare = vectors(zero_of(src), 4, block), spare_vectors(lines, zero_of(src), inner)
+    parameters, spare = vectors(zero_of(src), 3, block), spare_vectors(lines, zero_of(src), inner)
     wanted = stats.shape[1] > 0
     found = stats if wanted else vectors(0.0, 4, block)
     repeat_parameter(lines, spare, 0, gain_of(gamma, 0, inner), inner)

@@ -180,8 +180,8 @@ class _Change(NamedTuple):
         kind = np.float32 if single and ordinary and out.dtype != np.float64 else np.float64
         order = slice(None, None, -1 if self.backwards else 1)
         centre, factor = self.centre[order], self.factor[order]
-        high = centre.astype(kind)
-        return np.stack([high, (centre - high).astype(kind), factor.astype(kind)])
+        high, gain = centre.astype(kind), factor.astype(kind)
+        return np.stack([high, gain, -((centre - high) * gain).astype(kind)])
 
     def _turner(self, x: Array, out: Array) -> Callable[[Any, Any], None]:
         """From one memory order of the channels to the other: a function of the storages of contiguous arrays."""
