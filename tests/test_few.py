@@ -313,3 +313,22 @@ def test_statistics_are_asked_for_now_and_then(shape: tuple[int, ...]) -> None:
                 same(call(True), with_statistics)
         assert any(f._ready for f in few._known.values())
         forget()
+
+
+@pytest.mark.parametrize("which", ["out", "mean", "gamma"])
+def test_another_byte_order_after_a_misaligned_array(which: str) -> None:
+    """Numba takes the one for the other: it knows both by number of axes, order and type."""
+    x, gamma, mean = arrays((8, 16), F4, 1)[0], *vectors(16, F4, 2)
+    given = {"out": np.zeros_like(x), "mean": mean, "gamma": gamma}
+
+    def call(**others: Array) -> Array:
+        a = given | others
+        return fn.batch_norm(x, a["mean"], np.ones(16, F4), a["gamma"], out=a["out"])
+
+    for _ in range(2 * few.PATIENCE + 2):
+        expected = call().copy()
+    raw = np.zeros(given[which].nbytes + 1, np.uint8)[1:]
+    misaligned = raw.view(F4).reshape(given[which].shape)
+    misaligned[...] = given[which]
+    np.testing.assert_allclose(call(**{which: misaligned}), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(call(**{which: given[which].astype(">f4")}), expected, rtol=1e-6, atol=1e-6)

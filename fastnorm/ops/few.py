@@ -77,8 +77,8 @@ class Few:
 
         arrays : of the user, or None. others : what the driver takes after them
         """
-        for a in arrays:  # a masked array is an array to Numba
-            if type(a) is not _ARRAY and a is not None:
+        for a in arrays:  # a masked array is an array to Numba, and one of the other byte order, once it has seen a misaligned one
+            if a is not None and (type(a) is not _ARRAY or not a.dtype.isnative):
                 return False
         if not self._ready or self._threads < threads._number or _compiling.locked():
             return self._prepare((*arrays, *others))
