@@ -9,6 +9,7 @@ from cases import Problem
 from checks import check_backward, check_inference, check_train
 
 import fastnorm as fn
+import fastnorm.runtime.threads
 
 # Of one launch and of two, of rows that fill no vectors, one and several, more than are summed at once, and a few over.
 SHAPES = [(517, 1), (4099, 2), (300, 16), (261, 32), (2103, 32), (16, 64), (131, 64), (3001, 64), (8, 128), (197, 128), (2309, 128)]
@@ -40,6 +41,22 @@ def test_backward(shape: tuple[int, int], dtype: np.dtype) -> None:
         check_backward(dy, x, gamma=gamma, training=False)
         check_backward(dy, x, gamma=gamma, beta=beta, activation="relu", residual=residual)
         check_backward(dy, x, gamma=gamma, beta=beta, activation="silu")
+
+
+@pytest.mark.parametrize("shape", [(3001, 64), (2309, 128), (98, 512)], ids=str)
+def test_threads_change_no_bit(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to eight in the schedule; (98, 512) is cut into tiles of 128 columns with gaps between their rows."""
+    monkeypatch.setattr(fastnorm.runtime.threads, "_limit", lambda: 8)
+    x, dy, gamma = cases.sample(Problem(shape), seed=3), cases.sample(Problem(shape), seed=7), cases.parameter(shape[1])
+    check_train(x, gamma=gamma)
+    check_backward(dy, x, gamma=gamma)
+    results = []
+    for threads in (1, 2, 3, 8):
+        with fn.num_threads(threads):
+            y, mean, rstd = fn.batch_norm_train(x, gamma)
+            given = fn.batch_norm(x, mean, rstd, gamma)
+            results.append([a.tobytes() for a in (y, mean, rstd, given, *fn.batch_norm_backward(dy, x, mean, rstd, gamma))])
+    assert all(r == results[0] for r in results)
 
 
 @pytest.mark.parametrize("other", [cases.F2, cases.F8], ids=str)

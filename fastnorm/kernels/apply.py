@@ -289,10 +289,8 @@ def apply_to_rows(src, residual, out, parameters, lead, gamma, beta, first, plac
     """
     wide_vectors()
     high, scale, offset = cut(row(parameters, 0), lead, n), cut(row(parameters, 1), lead, n), cut(row(parameters, 2), lead, n)
-    registers, together = (
-        applied_in_registers(out, src, residual, activation, gamma, beta, streams),
-        side_by_side(out, activation, gamma, beta),
-    )
+    registers = applied_in_registers(out, src, residual, activation, gamma, beta, streams)
+    together = side_by_side(out, activation, gamma, beta)
     done = normalize_narrow(registers, src, residual, out, places, steps, n_rows, n, high, scale, offset, activation, streams)
     if done == 0:
         fours = n_rows if streams is None or n > wide else 0
