@@ -20,7 +20,7 @@ from fastnorm.element.streaming import before_line
 from fastnorm.kernels.columns import SPARE, lead_of, repeat_beyond, rows_of
 from fastnorm.kernels.dealing import deal, deal_back
 from fastnorm.kernels.dense_runs import by_lines, normalize_lines, normalize_runs
-from fastnorm.kernels.four_rows import normalize_fours, side_by_side
+from fastnorm.kernels.four_rows import normalize_fours, pays_in_cache, side_by_side
 from fastnorm.kernels.groups_of_columns import fill_run
 from fastnorm.kernels.narrow_columns import VECTORS, applied_in_registers, normalize_narrow, width_in_registers
 from fastnorm.kernels.prefetch import BESIDE_STREAMS, fetch_edges_to_write, fetch_row, fetch_row_to_write
@@ -284,16 +284,17 @@ def fold_to_lines(table, out, place, n, unit):
 def apply_to_rows(src, residual, out, parameters, lead, gamma, beta, first, places, steps, n_rows, n, wide, streams, activation, away):
     """n columns of every row, the first of which has number `first`; parameters from `lead` on.
 
-    wide : columns from which rows are streamed four side by side: narrower ones are too close to each other
+    wide : columns from which rows are streamed four side by side: narrower ones are too close to each other; and see `pays_in_cache`
     away : as in `tile.normalize_and_fetch`
     """
     wide_vectors()
     high, scale, offset = cut(row(parameters, 0), lead, n), cut(row(parameters, 1), lead, n), cut(row(parameters, 2), lead, n)
     registers = applied_in_registers(out, src, residual, activation, gamma, beta, streams)
-    together = side_by_side(out, activation, gamma, beta)
+    together = side_by_side(out, activation, gamma, beta, streams)
     done = normalize_narrow(registers, src, residual, out, places, steps, n_rows, n, high, scale, offset, activation, streams)
     if done == 0:
-        fours = n_rows if streams is None or n > wide else 0
+        pays = pays_in_cache(out, n, steps[2], wide) if streams is None else n > wide
+        fours = n_rows if pays else 0
         done = normalize_fours(together, src, residual, out, places, steps, fours, n, high, scale, offset, activation, streams)
     for line in range(done, n_rows):
         run_src, run_residual, run_out = rows_of(src, residual, out, places, steps, line, n)

@@ -166,7 +166,7 @@ def gradient_of_rows(grad, src, residual, out, grad_residual, parameters, lead, 
     high, scale, shift = cut(row(parameters, 0), lead, n), cut(row(parameters, 1), lead, n), cut(row(parameters, 2), lead, n)
     offset, slope = cut(row(parameters, 4), lead, n), cut(row(parameters, 5), lead, n)
     registers = derived_in_registers(out, grad, src, residual, grad_residual, activation, streams)
-    together = gradients_side_by_side(out, activation)
+    together = gradients_side_by_side(out, activation, streams)
     done = gradient_narrow(
         registers, grad, src, residual, out, grad_residual, places, steps, n_rows, n, high, scale, shift, offset, slope, activation, streams
     )

@@ -45,8 +45,10 @@ COLUMN_CUT_ELEMENTS, LEAST_CUT_ELEMENTS, LEAST_CUTS = 131072, 16384, 4
 # Few short rows are cut into as many narrow tiles, whole again and in one launch: (128, 2048) took 130 us in four cuts of rows,
 # 87 in eight tiles of columns. More rows are too far apart: (1024, 256) took 82 us in cuts, 130 in tiles.
 # Of as many columns as stay in registers (`kernels.narrow_columns`), where these are four: training of 98 to 250 rows of 512 and 768 was
-# 1.16 to 1.28 times as fast as in tiles of 64 and 96, backward 1.17 to 1.2, of (100, 4096) in eight tiles 1.04 and 1.25 (Zen 5).
-NARROW_TILES, FEWEST_TILES, NARROW_COLUMNS, NARROW_ROWS, NARROW_BYTES, HELD_COLUMNS = 8, 4, 64, 256, 200 << 10, 128
+# 1.16 to 1.28 times as fast as in tiles of 64 and 96, backward 1.17 to 1.2, of (100, 4096) in eight tiles 1.04 and 1.25 (Zen 5). Where L2
+# holds half a megabyte, 215 to 250 rows are faster in cuts: training of 520 to 1500 columns 1.07 to 1.3, backward 1.09 to 1.39 (Zen 3), but
+# 128 of 2000 and 2048 0.79 to 1.04.
+NARROW_TILES, FEWEST_TILES, NARROW_COLUMNS, NARROW_ROWS, NARROW_BYTES, HELD_COLUMNS = 8, 4, 64, 192, 200 << 10, 128
 # Statistics from which parameter gradients are summed per chunk of statistics: four chunks, or as many of ROWS_OF_SUMS
 # each as there are, so that the sums of all chunks are 0.4 % of x (3 % of 512 rows). Fewer statistics (of more
 # elements) are cut along their elements instead.
