@@ -20,7 +20,7 @@ from fastnorm.element.streaming import before_line
 from fastnorm.kernels.columns import SPARE, lead_of, repeat_beyond, rows_of
 from fastnorm.kernels.dealing import deal, deal_back
 from fastnorm.kernels.dense_runs import by_lines, normalize_lines, normalize_runs
-from fastnorm.kernels.four_rows import normalize_fours, pays_in_cache, side_by_side
+from fastnorm.kernels.four_rows import normalize_fours, pays_in_cache, side_by_side, widest_alone
 from fastnorm.kernels.groups_of_columns import fill_run
 from fastnorm.kernels.narrow_columns import VECTORS, applied_in_registers, normalize_narrow, width_in_registers
 from fastnorm.kernels.prefetch import BESIDE_STREAMS, fetch_edges_to_write, fetch_row, fetch_row_to_write
@@ -272,8 +272,11 @@ def column_parameters(parameters, lead, table, b, column, n, mean, low, spread, 
 
 
 @loop
-def fold_to_lines(table, out, place, n, unit):
+def fold_to_lines(table, out, place, n, unit, streams):
     """Rows of n columns that are written as one: as wide as the table says, or wider, where only every other row begins at a line."""
+    for lined in range(min(table[PROBLEM, FOLD], widest_alone(streams, table[PROBLEM, TILE]) // n), 0, -1):
+        if before_line(out, place + lined * n * unit) == before_line(out, place):
+            return lined
     fold = fold_within(table, n, table[PROBLEM, TILE])
     while fold < table[PROBLEM, FOLD] and before_line(out, place + fold * n * unit) != before_line(out, place):
         fold *= 2
@@ -320,7 +323,7 @@ def apply_to_block(src, residual, out, parameters, lead, gamma, beta, activation
     registers = applied_in_registers(out, src, residual, activation, gamma, beta, streams)
     if table[PROBLEM, UNBROKEN] != 0:
         kept = width_in_registers(registers, VECTORS, src, n, n * table[PROBLEM, FOLD])
-        width = kept if kept > 0 else n * fold_to_lines(table, out, places[2], n, units[2])
+        width = kept if kept > 0 else n * fold_to_lines(table, out, places[2], n, units[2], streams)
         head = min(before_line(out, places[2]), total)
         steps = (units[0] * width, units[1] * width, units[2] * width)
     wide = 2 * table[PROBLEM, TILE]

@@ -221,7 +221,7 @@ def gradient_of_block(grad, src, residual, out, grad_residual, parameters, lead,
         registers = derived_in_registers(out, grad, src, residual, grad_residual, activation, streams)
         most = n * table[PROBLEM, FOLD]
         kept = max(width_in_registers(registers, HALF, src, n, most), width_in_registers(registers, VECTORS, src, n, most))
-        width = kept if kept > 0 else n * fold_to_lines(table, out, places[3], n, units[3])
+        width = kept if kept > 0 else n * fold_to_lines(table, out, places[3], n, units[3], streams)
         head = min(before_line(out, places[3]), total)
         steps = further((0, 0, 0, 0, 0), units, width)
     for part in range(3):
