@@ -105,7 +105,6 @@ def gradient_and_fetch(
         gradient_of_run(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation)
         return
     begin, end = blocks_within(out, n)
-    gradient_edges(grad, run, residual, out, grad_residual, n, begin, end, high, low, scale, gain, shift, offset, slope, activation)
     block = block_of(out)
     for index in range(begin, end, STREAMED):
         fetch_block(grad, away_grad, index)
@@ -114,6 +113,7 @@ def gradient_and_fetch(
             grad, run, residual, block, grad_residual, index, STREAMED, high, low, scale, gain, shift, offset, slope, activation,
         )  # fmt: skip
         stream_block(block, out, index)
+    gradient_edges(grad, run, residual, out, grad_residual, n, begin, end, high, low, scale, gain, shift, offset, slope, activation)
 
 
 @loop
