@@ -11,6 +11,7 @@ from fastnorm.element.storage import as_compute, at, cut, fetch_for_later, load,
 from fastnorm.element.streaming import before_line
 from fastnorm.kernels.groups_of_columns import gather_shifts, gather_sums, of_statistics, spread_shifts
 from fastnorm.kernels.narrow_columns import kept_in_registers, sum_narrow, summed_in_registers
+from fastnorm.kernels.prefetch import fetches_rows
 
 # Rows that are summed in the compute dtype, then in float64.
 ROWS = 64
@@ -33,7 +34,7 @@ def sum_eights(src, start, step, n_rows, n, shift, total, squares, ahead):
     wide_vectors()
     lanes = lanes_of(src)
     whole = n // lanes * lanes
-    fetches = ahead and lanes > 1
+    fetches = lanes > 1 and fetches_rows(src, ahead, step)
     for k in range(0, n_rows, 8):
         place = start + k * step
         r0 = cut(src, place, n)

@@ -22,12 +22,12 @@ from fastnorm.element.activation import is_cheap
 from fastnorm.element.bits import wide_vectors
 from fastnorm.element.lanes import are_registers
 from fastnorm.element.parameters import is_per_element
-from fastnorm.element.storage import at, bytes_of, cut, is_strided, subrun
+from fastnorm.element.storage import at, cut, is_strided, subrun
 from fastnorm.element.streaming import BLOCK as STREAMED
 from fastnorm.element.streaming import before_line, block_of, stream_block
 from fastnorm.kernels.columns import rows_of
 from fastnorm.kernels.gradient_tile import gradient_edges, gradient_of_one
-from fastnorm.kernels.prefetch import PAYS
+from fastnorm.kernels.prefetch import PAYS, are_pages_apart
 from fastnorm.kernels.tile import blocks_within, normalize_edges, normalize_one
 
 # Elements of a folded row: see `widest_alone`.
@@ -75,7 +75,7 @@ def pays_in_cache(out: Any, n: Any, step: Any, wide: Any) -> Any:
     """
     if are_registers():
         return lambda out, n, step, wide: True
-    return lambda out, n, step, wide: n > wide or (step != n and bytes_of(out, step) % 4096 != 0)
+    return lambda out, n, step, wide: n > wide or (step != n and not are_pages_apart(out, step))
 
 
 @loop

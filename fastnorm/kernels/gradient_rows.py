@@ -14,6 +14,7 @@ from fastnorm.element.lanes import fused, have_lanes, lanes_of, load_lanes, writ
 from fastnorm.element.storage import as_compute, at, fetch_for_later, load, row, write
 from fastnorm.kernels.columns import ROWS, clear, rows_of, unfold
 from fastnorm.kernels.narrow_columns import MOST_ROWS, kept_in_registers, sum_narrow, summed_in_registers
+from fastnorm.kernels.prefetch import fetches_rows
 
 
 @variant
@@ -88,13 +89,14 @@ def gradient_sums_in_lanes(grad, src, places, steps, first, last, n, high, sums,
     lanes = lanes_of(src)
     whole = n // lanes * lanes
     fours = first + (last - first) // 4 * 4
+    fetches = fetches_rows(src, ahead, steps[1])
     for line in range(first, fours, 4):
         g0, x0, _ = rows_of(grad, src, None, places, steps, line, n)
         g1, x1, _ = rows_of(grad, src, None, places, steps, line + 1, n)
         g2, x2, _ = rows_of(grad, src, None, places, steps, line + 2, n)
         g3, x3, _ = rows_of(grad, src, None, places, steps, line + 3, n)
         for i in range(0, whole, lanes):
-            if ahead:
+            if fetches:
                 for k in range(line + 4, line + 8):
                     fetch_for_later(grad, places[0] + k * steps[0] + i)
                     fetch_for_later(src, places[1] + k * steps[1] + i)

@@ -34,6 +34,7 @@ from fastnorm.element.reductions import (
 )
 from fastnorm.element.storage import as_compute, at, cut, fetch_for_later, is_repeated, load, row, write, zero_of
 from fastnorm.kernels.columns import ROWS
+from fastnorm.kernels.prefetch import fetches_rows
 
 # Of one block. The first finds a shift near the mean if the mean of earlier blocks is not; float32 sums of large
 # numbers may leave it some standard deviations off, which the third corrects.
@@ -174,8 +175,9 @@ def absorb_side_by_side(reduction, src, place, step, weights, sums, n, ahead):
     lanes = lanes_of(src)
     whole = n // lanes * lanes
     rows = cut(src, place, n), cut(src, place + step, n), cut(src, place + 2 * step, n), cut(src, place + 3 * step, n)
+    fetches = lanes > 1 and fetches_rows(src, ahead, step)
     for i in range(0, whole, lanes):
-        if ahead and lanes > 1:
+        if fetches:
             for k in range(4, 8):
                 fetch_for_later(src, place + k * step + i)
         take_four(reduction, src, rows, weights, i, None, sums)
