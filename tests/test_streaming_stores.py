@@ -96,10 +96,14 @@ def edges_of_planes(dtype: Any) -> Callable[[], list[np.ndarray]]:
     return call
 
 
+NARROW = (3, 5), (401, 3), (803, 7), (70, 50), (403, 50), (261, 32), (131, 64)
+WIDE = (130, 104), (77, 128), (65, 640), (37, 1024), (40, 1203), (37, 1600)
+
+
 def columns_at(offset: int, dtype: Any, **block: Any) -> list[np.ndarray]:
     """Rows of columns whose results begin somewhere in a line: of fewer and more columns than one has, and in groups."""
     found = []
-    for shape in ((3, 5), (401, 3), (803, 7), (70, 50), (65, 640), (40, 1203), (37, 1600), (261, 32), (131, 64), (77, 128)):
+    for shape in (*NARROW, *WIDE):
         x, dy, g = cases.sample(Problem(shape), dtype), cases.sample(Problem(shape), dtype, seed=3), cases.parameter(shape[1])
         y, given, dx = (at_offset(shape, offset, dtype) for _ in range(3))
         residual = {"residual": dy} if block else {}

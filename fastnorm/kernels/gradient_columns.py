@@ -10,7 +10,7 @@ from fastnorm.element.streaming import before_line
 from fastnorm.kernels.apply import column_parameters, fold_to_lines, mean_or_zeros
 from fastnorm.kernels.columns import SPARE, clear, copy_run, lead_of, repeat_beyond
 from fastnorm.kernels.dealing import deal, deal_back
-from fastnorm.kernels.four_rows import gradient_of_fours, gradients_side_by_side
+from fastnorm.kernels.four_rows import gradient_of_fours, gradients_side_by_side, pays_for_gradients
 from fastnorm.kernels.gradient import record_sums, terms_of_statistic
 from fastnorm.kernels.gradient_rows import gradient_sums_of_rows
 from fastnorm.kernels.gradient_tile import gradient_to
@@ -167,12 +167,13 @@ def gradient_of_rows(grad, src, residual, out, grad_residual, parameters, lead, 
     offset, slope = cut(row(parameters, 4), lead, n), cut(row(parameters, 5), lead, n)
     registers = derived_in_registers(out, grad, src, residual, grad_residual, activation, streams)
     together = gradients_side_by_side(out, activation, streams)
+    fours = n_rows if pays_for_gradients(out, n, steps[3]) else 0
     done = gradient_narrow(
         registers, grad, src, residual, out, grad_residual, places, steps, n_rows, n, high, scale, shift, offset, slope, activation, streams
     )
     if done == 0:
         done = gradient_of_fours(
-            together, grad, src, residual, out, grad_residual, places, steps, n_rows, n, high, scale, shift, offset, slope,
+            together, grad, src, residual, out, grad_residual, places, steps, fours, n, high, scale, shift, offset, slope,
             streams, activation,
         )  # fmt: skip
     for line in range(done, n_rows):
