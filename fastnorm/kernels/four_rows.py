@@ -30,8 +30,8 @@ from fastnorm.kernels.gradient_tile import gradient_edges, gradient_of_one
 from fastnorm.kernels.prefetch import PAYS, are_pages_apart
 from fastnorm.kernels.tile import blocks_within, normalize_edges, normalize_one
 
-# Elements of a folded row: see `widest_alone`; and of one whose gradients `pays_for_gradients` takes one by one.
-WIDEST_ALONE, WIDEST_APART = 1000, 2048
+# Elements of a row whose gradients `pays_for_gradients` takes one by one.
+WIDEST_APART = 2048
 
 
 @variant
@@ -54,15 +54,15 @@ def gradients_side_by_side(out: Any, activation: Any, streams: Any) -> Any:
 
 @variant
 def widest_alone(streams: Any, width: Any) -> Any:
-    """Elements of the widest folded row, of those that begin at a line, where stores bypass the caches and rows are taken one by one: as
-    many as the table says, or 4 KB; otherwise 0.
+    """Elements of the widest folded row, of those that begin at a line, where stores bypass the caches and rows are taken one by one: 4000
+    bytes where the table says 2560; otherwise 0.
 
     Rows of 2000 elements, which 50, 100 and 200 columns made, have parameters that leave no place for themselves in L1: of 800, inference
-    was 1.1 to 1.3 times as fast, of 48 to 120 columns 0.96 to 1.25 (Zen 3).
+    was 1.1 to 1.3 times as fast, of 48 to 120 columns 0.96 to 1.25; of float64 500 elements, not 1000, 1.01 to 1.1 (Zen 3).
     """
     if streams is types.none or are_registers():
         return lambda streams, width: 0
-    return lambda streams, width: max(width, WIDEST_ALONE)
+    return lambda streams, width: width * 25 // 16
 
 
 @variant
