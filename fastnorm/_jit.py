@@ -5,6 +5,7 @@ Decorators:
 - ``element``: one element or one statistic in, one out; exact arithmetic, always inlined. ``rounded``: without fused products.
 - ``variant``: formulas by the types of their arguments.
 - ``loop``   : a loop over one run, inlined into the chunk body that calls it; may be reassociated.
+- ``loop_variant``: loops by the types of their arguments.
 - ``maker``  : a loop that makes arrays. The others count no references: arrays are lent to them.
 - ``driver``: what Python calls; cached on disk. Its first argument is the crew that chunks are dealt to, or 0.
 
@@ -245,15 +246,16 @@ def chunk_body(function: Callable[..., Any]) -> Any:
 class _Variant(_Dispatcher):
     """Of a function that is given the types of its arguments and returns the function to compile for them."""
 
-    def __init__(self, choose: Callable[..., Any]) -> None:
+    def __init__(self, choose: Callable[..., Any], decorate: Callable[..., Any]) -> None:
         super().__init__(py_func=choose, targetoptions={"nopython": True, **_COMMON})
         self._choose = choose
+        self._decorate = decorate
         self._chosen: dict[Any, _Dispatcher] = {}
 
     def _for(self, arguments: tuple[Any, ...]) -> _Dispatcher:
         function = self._choose(*arguments)
         if function.__code__ not in self._chosen:
-            self._chosen[function.__code__] = _inlined(function, EXACT)
+            self._chosen[function.__code__] = self._decorate(function)
         return self._chosen[function.__code__]
 
     def get_call_template(self, args: Any, kws: Any) -> Any:
@@ -268,7 +270,12 @@ class _Variant(_Dispatcher):
 
 def variant(choose: Callable[..., Any]) -> Any:
     """Implementations by the types of the arguments: `choose` is called with these, and returns a formula of the same arguments."""
-    return _Variant(choose)
+    return _Variant(choose, lambda function: _inlined(function, EXACT))
+
+
+def loop_variant(choose: Callable[..., Any]) -> Any:
+    """As `variant`; of `loop` each."""
+    return _Variant(choose, loop)
 
 
 def driver(function: Callable[..., Any]) -> Any:

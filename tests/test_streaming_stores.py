@@ -268,6 +268,15 @@ CALLS = {
     "images to planes": images("first"),
     "images to pixels": images("last"),
 }
+if cases.BFLOAT16 is not None:
+    CALLS |= {
+        "planes, bfloat16": batch((3, 5, 61, 67), 1, cases.BFLOAT16),
+        "rows of columns, bfloat16": batch((5003, 17), 1, cases.BFLOAT16),
+        "four rows, bfloat16": batch((131, 2405), 1, cases.BFLOAT16),
+        "edges, bfloat16": edges_of_planes(cases.BFLOAT16),
+        "edges of columns, bfloat16": lambda: columns_at(5, cases.BFLOAT16, activation="relu"),
+        "few samples, bfloat16": few_samples(cases.BFLOAT16, FEW_SAMPLES[-3:]),
+    }
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -279,8 +288,12 @@ def test_streaming_changes_no_bit(name: str, choose_stores: Callable[[bool], Non
         np.testing.assert_array_equal(streamed, stored)
 
 
-@pytest.mark.parametrize(("dtype", "block"), [(cases.F4, {}), (cases.F4, {"activation": "relu"}), (cases.F8, {}), (cases.F2, {})], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "block"), [(cases.F4, {}), (cases.F4, {"activation": "relu"}), (cases.F8, {}), (cases.F2, {}), (cases.BFLOAT16, {})], ids=str
+)
 def test_place_in_memory_changes_no_bit(dtype: Any, block: dict[str, str]) -> None:
+    if dtype is None:
+        pytest.skip("ml_dtypes is not installed")
     expected = columns_at(0, dtype, **block) + runs_at(0, dtype)
     for offset in (1, 4, 7, 8, 13, 15, 31):
         for placed, usual in zip(columns_at(offset, dtype, **block) + runs_at(offset, dtype), expected, strict=True):

@@ -11,7 +11,8 @@ from typing import Any
 from numba.core import types
 
 from fastnorm._jit import variant
-from fastnorm.element.storage import at, cut
+from fastnorm.element.lanes import have_lanes, load_lanes, zero_lanes
+from fastnorm.element.storage import as_compute, at, cut, is_repeated
 
 
 def is_per_element(parameter: Any) -> bool:
@@ -24,6 +25,22 @@ def number_of(parameter: Any, index: Any, absent: Any) -> Any:
     if isinstance(parameter, types.Array):
         return lambda parameter, index, absent: float(at(parameter, index))
     return lambda parameter, index, absent: absent
+
+
+@variant
+def lanes_at(parameter: Any, index: Any, count: Any, like: Any) -> Any:
+    """What `load_lanes` loads of a run, a number in all lanes, or None."""
+    if parameter is types.none:
+        return lambda parameter, index, count, like: None
+    if isinstance(parameter, types.Float):
+        return lambda parameter, index, count, like: as_compute(zero_lanes(like), parameter)
+    return lambda parameter, index, count, like: load_lanes(parameter, index, count, like)
+
+
+def are_for_lanes(like: Any, *parameters: Any) -> bool:
+    """Whether `lanes_at` has lanes like those of a storage of them all."""
+    runs = [parameter for parameter in parameters if parameter is not types.none and not isinstance(parameter, types.Float)]
+    return have_lanes(like, *runs) and not any(is_repeated(run) for run in runs)
 
 
 @variant

@@ -13,18 +13,17 @@ from typing import Any
 from numba.core import types
 
 from fastnorm._jit import chunk_body, loop, maker, variant
-from fastnorm.element.activation import activate, is_for_lanes
-from fastnorm.element.affine import affine, centred, with_residual
+from fastnorm.element.activation import is_for_lanes
 from fastnorm.element.bits import wide_vectors
-from fastnorm.element.gradient import input_gradient, through_activation, weighted
-from fastnorm.element.lanes import choose_lanes, have_lanes, lanes_of, load_lanes, stream_lanes, write_lanes, zero_lanes
-from fastnorm.element.parameters import either
+from fastnorm.element.lanes import choose_lanes, have_lanes, lanes_of, stream_lanes, write_lanes, zero_lanes
+from fastnorm.element.parameters import either, lanes_at
 from fastnorm.element.storage import FEW_LANES, LANES, as_compute, at, cut, row
 from fastnorm.element.streaming import before_line
 from fastnorm.kernels.columns import copy_run
+from fastnorm.kernels.gradient_tile import gradient_line
 from fastnorm.kernels.prefetch import fetch_run_later
 from fastnorm.kernels.scratch import vectors
-from fastnorm.kernels.tile import normalize_in_lanes, normalize_to
+from fastnorm.kernels.tile import normalize_in_lanes, normalize_to, normalized_line
 
 # Elements that are fetched at once beside such stores: line by line, rows of 200 took 1.3 times as long, of 768 1.25.
 FETCHED = 256
@@ -89,26 +88,12 @@ def choose_numbers(count, first, second):
 
 
 @loop
-def element_lanes(vector, place, count, otherwise):
-    """Parameters of elements that have their own; else those of the run."""
-    if vector is None:
-        return otherwise
-    return load_lanes(vector, place, count, vector)
-
-
-@loop
 def line_of(src, grad, residual, i, count, like, numbers, gains, shifts, place, activation):
     high, low, scale, shift, offset, slope = numbers
-    value = load_lanes(src, i, count, like)
-    gain = element_lanes(gains, place, count, None)
+    gain = lanes_at(gains, place, count, like)
     if grad is None:
-        z = affine(value, high, scale, offset, gain, element_lanes(shifts, place, count, None))
-        if residual is not None:
-            z = with_residual(z, load_lanes(residual, i, count, like))
-        return activate(activation, z)
-    d = centred(value, high, low)
-    g = through_activation(load_lanes(grad, i, count, like), d, scale, gain, shift, None, activation)
-    return input_gradient(weighted(g, gain), d, scale, offset, slope)
+        return normalized_line(src, residual, i, count, like, high, scale, offset, gain, lanes_at(shifts, place, count, like), activation)
+    return gradient_line(grad, src, None, None, i, count, like, high, low, scale, gain, shift, offset, slope, activation)
 
 
 @loop

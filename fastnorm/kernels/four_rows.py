@@ -17,18 +17,18 @@ from typing import Any
 
 from numba.core import types
 
-from fastnorm._jit import chunk_body, loop, variant
+from fastnorm._jit import chunk_body, loop, loop_variant, variant
 from fastnorm.element.activation import is_cheap
 from fastnorm.element.bits import wide_vectors
-from fastnorm.element.lanes import are_registers
-from fastnorm.element.parameters import is_per_element
+from fastnorm.element.lanes import are_registers, lanes_of, stream_two_lanes, write_lanes
+from fastnorm.element.parameters import is_per_element, lanes_at
 from fastnorm.element.storage import at, cut, is_strided, subrun
 from fastnorm.element.streaming import BLOCK as STREAMED
 from fastnorm.element.streaming import before_line, block_of, stream_block
 from fastnorm.kernels.columns import rows_of
-from fastnorm.kernels.gradient_tile import gradient_edges, gradient_of_one
+from fastnorm.kernels.gradient_tile import gradient_edges, gradient_line, gradient_of_one
 from fastnorm.kernels.prefetch import PAYS, are_pages_apart
-from fastnorm.kernels.tile import blocks_within, normalize_edges, normalize_one
+from fastnorm.kernels.tile import are_lines, blocks_within, normalize_edges, normalize_one, normalized_line
 
 # Elements of a row whose gradients `pays_for_gradients` takes one by one.
 WIDEST_APART = 2048
@@ -69,12 +69,13 @@ def widest_alone(streams: Any, width: Any) -> Any:
 def pays_in_cache(out: Any, n: Any, step: Any, wide: Any) -> Any:
     """Whether rows of n columns, `step` apart, are normalized faster side by side where their stores go through the caches.
 
-    Without AVX-512 single rows of up to `wide` columns are faster: without a gap 0.96 to 1.14 times (250 KB to 4 MB, one core of a Zen 3),
-    and with one only if all rows lie in the same lines of L1: training and inference of 1024 columns 1.1 to 1.8, but of 1040 0.82 to
-    1.05. The parameters of wider ones are more than L1 holds: 0.74 to 1.0.
+    Single rows of up to `wide` columns without a gap are: inference of 2 to 25 MB in rows of 256 to 1024 1.04 to 1.5 times, training 1.03
+    to 1.33 (two cores of a Zen 4; of 100 KB to 1 MB 0.95 to 1.2). With a gap, without AVX-512, only if all rows lie in the same lines of
+    L1: training and inference of 1024 columns 1.1 to 1.8, but of 1040 0.82 to 1.05. The parameters of wider ones are more than L1 holds:
+    0.68 to 1.1.
     """
     if are_registers():
-        return lambda out, n, step, wide: True
+        return lambda out, n, step, wide: n > wide or step != n
     return lambda out, n, step, wide: n > wide or (step != n and not are_pages_apart(out, step))
 
 
@@ -115,8 +116,33 @@ def stream_blocks(blocks, outs, index):
     stream_block(b3, o3, index)
 
 
+@loop_variant
+def normalize_four(runs: Any, residuals: Any, outs: Any, n: Any, high: Any, scale: Any, offset: Any, activation: Any) -> Any:
+    if are_lines(outs[0], activation, runs[0], residuals[0], high, scale, offset):
+        return normalize_four_by_lines
+    return normalize_four_by_elements
+
+
 @loop
-def normalize_four(runs, residuals, outs, n, high, scale, offset, activation):
+def normalize_four_lines(runs, residuals, outs, begin, end, count, high, scale, offset, activation):
+    r0, r1, r2, r3 = runs
+    e0, e1, e2, e3 = residuals
+    o0, o1, o2, o3 = outs
+    for i in range(begin, end, lanes_of(o0)):
+        h, a, b = lanes_at(high, i, count, o0), lanes_at(scale, i, count, o0), lanes_at(offset, i, count, o0)
+        write_lanes(o0, i, normalized_line(r0, e0, i, count, o0, h, a, b, None, None, activation), count)
+        write_lanes(o1, i, normalized_line(r1, e1, i, count, o0, h, a, b, None, None, activation), count)
+        write_lanes(o2, i, normalized_line(r2, e2, i, count, o0, h, a, b, None, None, activation), count)
+        write_lanes(o3, i, normalized_line(r3, e3, i, count, o0, h, a, b, None, None, activation), count)
+
+
+def normalize_four_by_lines(runs, residuals, outs, n, high, scale, offset, activation):
+    whole = n & -lanes_of(outs[0])
+    normalize_four_lines(runs, residuals, outs, 0, whole, None, high, scale, offset, activation)
+    normalize_four_lines(runs, residuals, outs, whole, n, n - whole, high, scale, offset, activation)
+
+
+def normalize_four_by_elements(runs, residuals, outs, n, high, scale, offset, activation):
     r0, r1, r2, r3 = runs
     e0, e1, e2, e3 = residuals
     o0, o1, o2, o3 = outs
@@ -128,9 +154,44 @@ def normalize_four(runs, residuals, outs, n, high, scale, offset, activation):
         normalize_one(r3, e3, o3, i, h, a, b, None, None, activation)
 
 
-@loop
-def normalize_streaming(runs, residuals, outs, begin, end, high, scale, offset, activation):
+@loop_variant
+def normalize_streaming(
+    runs: Any, residuals: Any, outs: Any, begin: Any, end: Any, high: Any, scale: Any, offset: Any, activation: Any
+) -> Any:
     """Elements begin to end, in blocks from a cache line on."""
+    if are_lines(outs[0], activation, runs[0], residuals[0], high, scale, offset):
+        return stream_four_by_lines
+    return stream_four_by_elements
+
+
+@loop
+def stream_two_lines(run, residual, out, i, first, second, activation):
+    """Both halves of a cache line."""
+    h0, a0, b0 = first
+    h1, a1, b1 = second
+    z0 = normalized_line(run, residual, i, None, out, h0, a0, b0, None, None, activation)
+    z1 = normalized_line(run, residual, i + lanes_of(out), None, out, h1, a1, b1, None, None, activation)
+    stream_two_lanes(out, i, z0, z1)
+
+
+@loop
+def three_lanes(high, scale, offset, i, like):
+    return lanes_at(high, i, None, like), lanes_at(scale, i, None, like), lanes_at(offset, i, None, like)
+
+
+def stream_four_by_lines(runs, residuals, outs, begin, end, high, scale, offset, activation):
+    r0, r1, r2, r3 = runs
+    e0, e1, e2, e3 = residuals
+    o0, o1, o2, o3 = outs
+    for i in range(begin, end, 2 * lanes_of(o0)):
+        first, second = three_lanes(high, scale, offset, i, o0), three_lanes(high, scale, offset, i + lanes_of(o0), o0)
+        stream_two_lines(r0, e0, o0, i, first, second, activation)
+        stream_two_lines(r1, e1, o1, i, first, second, activation)
+        stream_two_lines(r2, e2, o2, i, first, second, activation)
+        stream_two_lines(r3, e3, o3, i, first, second, activation)
+
+
+def stream_four_by_elements(runs, residuals, outs, begin, end, high, scale, offset, activation):
     blocks = four_blocks(outs)
     for index in range(begin, end, STREAMED):
         normalize_four(
@@ -162,8 +223,39 @@ def normalize_fours(together, src, residual, out, places, steps, n_rows, n, high
     return n_rows & -4
 
 
+@loop_variant
+def gradient_of_four(
+    grads: Any, runs: Any, residuals: Any, outs: Any, extras: Any, n: Any, high: Any, scale: Any, shift: Any, offset: Any, slope: Any,
+    activation: Any,
+) -> Any:  # fmt: skip
+    if are_lines(outs[0], activation, grads[0], runs[0], residuals[0], extras[0], high, scale, shift, offset, slope):
+        return gradient_of_four_by_lines
+    return gradient_of_four_by_elements
+
+
 @loop
-def gradient_of_four(grads, runs, residuals, outs, extras, n, high, scale, shift, offset, slope, activation):
+def gradient_of_four_lines(grads, runs, residuals, outs, extras, begin, end, count, high, scale, shift, offset, slope, activation):
+    g0, g1, g2, g3 = grads
+    r0, r1, r2, r3 = runs
+    e0, e1, e2, e3 = residuals
+    o0, o1, o2, o3 = outs
+    x0, x1, x2, x3 = extras
+    for i in range(begin, end, lanes_of(o0)):
+        h, a, b = lanes_at(high, i, count, o0), lanes_at(scale, i, count, o0), lanes_at(shift, i, count, o0)
+        c, s = lanes_at(offset, i, count, o0), lanes_at(slope, i, count, o0)
+        write_lanes(o0, i, gradient_line(g0, r0, e0, x0, i, count, o0, h, None, a, None, b, c, s, activation), count)
+        write_lanes(o1, i, gradient_line(g1, r1, e1, x1, i, count, o0, h, None, a, None, b, c, s, activation), count)
+        write_lanes(o2, i, gradient_line(g2, r2, e2, x2, i, count, o0, h, None, a, None, b, c, s, activation), count)
+        write_lanes(o3, i, gradient_line(g3, r3, e3, x3, i, count, o0, h, None, a, None, b, c, s, activation), count)
+
+
+def gradient_of_four_by_lines(grads, runs, residuals, outs, extras, n, high, scale, shift, offset, slope, activation):
+    whole = n & -lanes_of(outs[0])
+    gradient_of_four_lines(grads, runs, residuals, outs, extras, 0, whole, None, high, scale, shift, offset, slope, activation)
+    gradient_of_four_lines(grads, runs, residuals, outs, extras, whole, n, n - whole, high, scale, shift, offset, slope, activation)
+
+
+def gradient_of_four_by_elements(grads, runs, residuals, outs, extras, n, high, scale, shift, offset, slope, activation):
     g0, g1, g2, g3 = grads
     r0, r1, r2, r3 = runs
     e0, e1, e2, e3 = residuals
@@ -177,9 +269,48 @@ def gradient_of_four(grads, runs, residuals, outs, extras, n, high, scale, shift
         gradient_of_one(g3, r3, e3, o3, x3, i, h, None, a, None, b, c, s, activation)
 
 
-@loop
-def gradient_streaming(grads, runs, residuals, outs, extras, begin, end, high, scale, shift, offset, slope, activation):
+@loop_variant
+def gradient_streaming(
+    grads: Any, runs: Any, residuals: Any, outs: Any, extras: Any, begin: Any, end: Any,
+    high: Any, scale: Any, shift: Any, offset: Any, slope: Any, activation: Any,
+) -> Any:  # fmt: skip
     """Elements begin to end, in blocks from a cache line on."""
+    if are_lines(outs[0], activation, grads[0], runs[0], residuals[0], extras[0], high, scale, shift, offset, slope):
+        return stream_gradient_of_four_by_lines
+    return stream_gradient_of_four_by_elements
+
+
+@loop
+def stream_two_gradient_lines(grad, run, residual, out, extra, i, first, second, activation):
+    h0, a0, b0, c0, s0 = first
+    h1, a1, b1, c1, s1 = second
+    z0 = gradient_line(grad, run, residual, extra, i, None, out, h0, None, a0, None, b0, c0, s0, activation)
+    z1 = gradient_line(grad, run, residual, extra, i + lanes_of(out), None, out, h1, None, a1, None, b1, c1, s1, activation)
+    stream_two_lanes(out, i, z0, z1)
+
+
+@loop
+def five_lanes(high, scale, shift, offset, slope, i, like):
+    h, a, b = three_lanes(high, scale, shift, i, like)
+    return h, a, b, lanes_at(offset, i, None, like), lanes_at(slope, i, None, like)
+
+
+def stream_gradient_of_four_by_lines(grads, runs, residuals, outs, extras, begin, end, high, scale, shift, offset, slope, activation):
+    g0, g1, g2, g3 = grads
+    r0, r1, r2, r3 = runs
+    e0, e1, e2, e3 = residuals
+    o0, o1, o2, o3 = outs
+    x0, x1, x2, x3 = extras
+    for i in range(begin, end, 2 * lanes_of(o0)):
+        first = five_lanes(high, scale, shift, offset, slope, i, o0)
+        second = five_lanes(high, scale, shift, offset, slope, i + lanes_of(o0), o0)
+        stream_two_gradient_lines(g0, r0, e0, o0, x0, i, first, second, activation)
+        stream_two_gradient_lines(g1, r1, e1, o1, x1, i, first, second, activation)
+        stream_two_gradient_lines(g2, r2, e2, o2, x2, i, first, second, activation)
+        stream_two_gradient_lines(g3, r3, e3, o3, x3, i, first, second, activation)
+
+
+def stream_gradient_of_four_by_elements(grads, runs, residuals, outs, extras, begin, end, high, scale, shift, offset, slope, activation):
     blocks = four_blocks(outs)
     for index in range(begin, end, STREAMED):
         gradient_of_four(

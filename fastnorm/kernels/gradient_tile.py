@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from fastnorm._jit import loop
+from typing import Any
+
+from fastnorm._jit import loop, loop_variant
 from fastnorm.element.affine import centred
 from fastnorm.element.gradient import GradientSums, input_gradient, through_activation, weighted
+from fastnorm.element.lanes import lanes_of, load_lanes, stream_two_lanes, write_lanes
+from fastnorm.element.parameters import lanes_at
 from fastnorm.element.storage import as_compute, at, before_lanes, empty_sum, load, subrun, write
 from fastnorm.element.streaming import BLOCK as STREAMED
 from fastnorm.element.streaming import block_of, flush, stream_block
-from fastnorm.kernels.tile import blocks_within, fetch_block
+from fastnorm.kernels.tile import are_lines, blocks_within, fetch_block
 
 
 @loop
@@ -105,6 +109,42 @@ def gradient_and_fetch(
         gradient_of_run(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation)
         return
     begin, end = blocks_within(out, n)
+    gradient_of_blocks(
+        grad, run, residual, out, grad_residual, begin, end, high, low, scale, gain, shift, offset, slope, activation, away_grad, away
+    )
+    gradient_edges(grad, run, residual, out, grad_residual, n, begin, end, high, low, scale, gain, shift, offset, slope, activation)
+
+
+@loop_variant
+def gradient_of_blocks(
+    grad: Any, run: Any, residual: Any, out: Any, grad_residual: Any, begin: Any, end: Any,
+    high: Any, low: Any, scale: Any, gain: Any, shift: Any, offset: Any, slope: Any, activation: Any, away_grad: Any, away: Any,
+) -> Any:  # fmt: skip
+    if are_lines(out, activation, grad, run, residual, grad_residual, high, low, scale, gain, shift, offset, slope):
+        return stream_gradient_by_lines
+    return stream_gradient_by_elements
+
+
+def stream_gradient_by_lines(
+    grad, run, residual, out, grad_residual, begin, end, high, low, scale, gain, shift, offset, slope, activation, away_grad, away
+):
+    for index in range(begin, end, STREAMED):
+        fetch_block(grad, away_grad, index)
+        fetch_block(run, away, index)
+        for i in range(index, index + STREAMED, 2 * lanes_of(out)):
+            first = gradient_line_at(
+                grad, run, residual, grad_residual, i, None, out, high, low, scale, gain, shift, offset, slope, activation
+            )  # fmt: skip
+            k = i + lanes_of(out)
+            second = gradient_line_at(
+                grad, run, residual, grad_residual, k, None, out, high, low, scale, gain, shift, offset, slope, activation
+            )  # fmt: skip
+            stream_two_lanes(out, i, first, second)
+
+
+def stream_gradient_by_elements(
+    grad, run, residual, out, grad_residual, begin, end, high, low, scale, gain, shift, offset, slope, activation, away_grad, away
+):
     block = block_of(out)
     for index in range(begin, end, STREAMED):
         fetch_block(grad, away_grad, index)
@@ -113,7 +153,6 @@ def gradient_and_fetch(
             grad, run, residual, block, grad_residual, index, STREAMED, high, low, scale, gain, shift, offset, slope, activation,
         )  # fmt: skip
         stream_block(block, out, index)
-    gradient_edges(grad, run, residual, out, grad_residual, n, begin, end, high, low, scale, gain, shift, offset, slope, activation)
 
 
 @loop
@@ -140,8 +179,52 @@ def gradient_of_run(grad, run, residual, out, grad_residual, n, high, low, scale
     gradient_in_lanes(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation, None)
 
 
+@loop_variant
+def gradient_in_lanes(
+    grad: Any, run: Any, residual: Any, out: Any, grad_residual: Any, n: Any,
+    high: Any, low: Any, scale: Any, gain: Any, shift: Any, offset: Any, slope: Any, activation: Any, lanes: Any,
+) -> Any:  # fmt: skip
+    if are_lines(out, activation, grad, run, residual, grad_residual, high, low, scale, gain, shift, offset, slope):
+        return gradient_by_lines
+    return gradient_by_elements
+
+
 @loop
-def gradient_in_lanes(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation, lanes):
+def gradient_line(grad, run, residual, grad_residual, i, count, like, high, low, scale, gain, shift, offset, slope, activation):
+    """Lanes of a gradient. Parameters : lanes, or None"""
+    d = centred(load_lanes(run, i, count, like), high, low)
+    g = load_lanes(grad, i, count, like)
+    g = through_activation(g, d, scale, gain, shift, lanes_at(residual, i, count, like), activation)
+    if grad_residual is not None:
+        write_lanes(grad_residual, i, g, count)
+    return input_gradient(weighted(g, gain), d, scale, offset, slope)
+
+
+@loop
+def gradient_line_at(grad, run, residual, grad_residual, i, count, like, high, low, scale, gain, shift, offset, slope, activation):
+    """The same with parameters as of a run."""
+    h, rest, a = lanes_at(high, i, count, like), lanes_at(low, i, count, like), lanes_at(scale, i, count, like)
+    b, c = lanes_at(shift, i, count, like), lanes_at(gain, i, count, like)
+    o, s = lanes_at(offset, i, count, like), lanes_at(slope, i, count, like)
+    return gradient_line(grad, run, residual, grad_residual, i, count, like, h, rest, a, c, b, o, s, activation)
+
+
+def gradient_by_lines(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation, lanes):
+    whole = n & -lanes_of(out)
+    for i in range(0, whole, lanes_of(out)):
+        value = gradient_line_at(
+            grad, run, residual, grad_residual, i, None, out, high, low, scale, gain, shift, offset, slope, activation
+        )  # fmt: skip
+        write_lanes(out, i, value, None)
+    if whole < n:
+        i, count = whole, n - whole
+        value = gradient_line_at(
+            grad, run, residual, grad_residual, i, count, out, high, low, scale, gain, shift, offset, slope, activation
+        )  # fmt: skip
+        write_lanes(out, i, value, count)
+
+
+def gradient_by_elements(grad, run, residual, out, grad_residual, n, high, low, scale, gain, shift, offset, slope, activation, lanes):
     whole = before_lanes(run, n, lanes)
     for i in range(whole):
         gradient_of_one(grad, run, residual, out, grad_residual, i, high, low, scale, gain, shift, offset, slope, activation)

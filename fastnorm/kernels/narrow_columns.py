@@ -12,14 +12,15 @@ from typing import Any
 from numba.core import types
 
 from fastnorm._jit import chunk_body, loop, variant
-from fastnorm.element.activation import activate, is_for_lanes
-from fastnorm.element.affine import added, affine, distance, with_residual
+from fastnorm.element.activation import is_for_lanes
+from fastnorm.element.affine import added, distance
 from fastnorm.element.bits import wide_vectors
-from fastnorm.element.gradient import input_gradient, through_activation
 from fastnorm.element.lanes import are_registers, fused, have_lanes, lanes_of, load_lanes, stream_lanes, write_lanes, zero_lanes
 from fastnorm.element.parameters import is_per_element
 from fastnorm.element.storage import cut, fetch_for_later, holds_integers, is_repeated
 from fastnorm.element.streaming import before_line
+from fastnorm.kernels.gradient_tile import gradient_line
+from fastnorm.kernels.tile import normalized_line
 from fastnorm.runtime.machine import is_zen_5
 
 # Of parameters or sums, and of those that a gradient has twice as many of.
@@ -109,10 +110,7 @@ def begin_at_lines(out, place, step, streams):
 
 @loop
 def normalize_lane(x, residual, y, i, high, scale, offset, activation, streams):
-    z = affine(load_lanes(x, i, None, y), high, scale, offset, None, None)
-    if residual is not None:
-        z = with_residual(z, load_lanes(residual, i, None, y))
-    put_lanes(y, i, activate(activation, z), streams)
+    put_lanes(y, i, normalized_line(x, residual, i, None, y, high, scale, offset, None, None, activation), streams)
 
 
 @loop
@@ -148,15 +146,8 @@ def normalize_in_registers(src, residual, out, places, steps, n_rows, high, scal
 
 @loop
 def gradient_lane(grad, x, residual, dx, grad_residual, i, high, scale, shift, offset, slope, activation, streams):
-    d = distance(load_lanes(x, i, None, dx), high)
-    g = load_lanes(grad, i, None, dx)
-    if residual is None:
-        g = through_activation(g, d, scale, None, shift, None, activation)
-    else:
-        g = through_activation(g, d, scale, None, shift, load_lanes(residual, i, None, dx), activation)
-    if grad_residual is not None:
-        put_lanes(grad_residual, i, g, None)
-    put_lanes(dx, i, input_gradient(g, d, scale, offset, slope), streams)
+    g = gradient_line(grad, x, residual, grad_residual, i, None, dx, high, None, scale, None, shift, offset, slope, activation)
+    put_lanes(dx, i, g, streams)
 
 
 @loop

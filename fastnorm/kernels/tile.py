@@ -6,11 +6,15 @@ lanes : None, or LANES or FEW_LANES of `element.storage`: the end of the run in 
 
 from __future__ import annotations
 
-from fastnorm._jit import chunk_body, loop
-from fastnorm.element.activation import activate
+from typing import Any
+
+from fastnorm._jit import chunk_body, loop, loop_variant
+from fastnorm.element.activation import activate, is_for_lanes
 from fastnorm.element.affine import affine, distance, origin_near, with_residual
 from fastnorm.element.bits import wide_vectors
+from fastnorm.element.lanes import lanes_of, load_lanes, rounds_lanes, stream_two_lanes, write_lanes
 from fastnorm.element.moments import about_shift, lopsided
+from fastnorm.element.parameters import are_for_lanes, lanes_at
 from fastnorm.element.storage import as_compute, at, before_lanes, empty_sum, load, subrun, write, zero_of
 from fastnorm.element.streaming import BLOCK as STREAMED
 from fastnorm.element.streaming import before_line, block_of, flush, stream_block
@@ -199,8 +203,48 @@ def normalize_run(run, residual, out, n, high, scale, offset, gain, shift, activ
     normalize_in_lanes(run, residual, out, n, high, scale, offset, gain, shift, activation, None)
 
 
+def are_lines(out: Any, activation: Any, *operands: Any) -> bool:
+    """Whether a run is walked line by line. operands : runs, numbers, and None"""
+    return rounds_lanes(out) and is_for_lanes(activation) and are_for_lanes(out, *operands)
+
+
+@loop_variant
+def normalize_in_lanes(
+    run: Any, residual: Any, out: Any, n: Any, high: Any, scale: Any, offset: Any, gain: Any, shift: Any, activation: Any, lanes: Any
+) -> Any:
+    if are_lines(out, activation, run, residual, high, scale, offset, gain, shift):
+        return normalize_by_lines
+    return normalize_by_elements
+
+
 @loop
-def normalize_in_lanes(run, residual, out, n, high, scale, offset, gain, shift, activation, lanes):
+def normalized_line(run, residual, i, count, like, high, scale, offset, gain, shift, activation):
+    """Lanes of a result. Parameters : lanes, or None"""
+    z = affine(load_lanes(run, i, count, like), high, scale, offset, gain, shift)
+    if residual is not None:
+        z = with_residual(z, load_lanes(residual, i, count, like))
+    return activate(activation, z)
+
+
+@loop
+def normalized_line_at(run, residual, i, count, like, high, scale, offset, gain, shift, activation):
+    """The same with parameters as of a run."""
+    h, a, b = lanes_at(high, i, count, like), lanes_at(scale, i, count, like), lanes_at(offset, i, count, like)
+    return normalized_line(
+        run, residual, i, count, like, h, a, b, lanes_at(gain, i, count, like), lanes_at(shift, i, count, like), activation
+    )
+
+
+def normalize_by_lines(run, residual, out, n, high, scale, offset, gain, shift, activation, lanes):
+    whole = n & -lanes_of(out)
+    for i in range(0, whole, lanes_of(out)):
+        write_lanes(out, i, normalized_line_at(run, residual, i, None, out, high, scale, offset, gain, shift, activation), None)
+    if whole < n:
+        count = n - whole
+        write_lanes(out, whole, normalized_line_at(run, residual, whole, count, out, high, scale, offset, gain, shift, activation), count)
+
+
+def normalize_by_elements(run, residual, out, n, high, scale, offset, gain, shift, activation, lanes):
     whole = before_lanes(run, n, lanes)
     for i in range(whole):
         normalize_one(run, residual, out, i, high, scale, offset, gain, shift, activation)
@@ -243,12 +287,36 @@ def normalize_and_fetch(run, residual, out, n, high, scale, offset, gain, shift,
         normalize_run(run, residual, out, n, high, scale, offset, gain, shift, activation)
         return
     begin, end = blocks_within(out, n)
+    normalize_blocks(run, residual, out, begin, end, high, scale, offset, gain, shift, activation, away)
+    normalize_edges(run, residual, out, n, begin, end, high, scale, offset, gain, shift, activation)
+
+
+@loop_variant
+def normalize_blocks(
+    run: Any, residual: Any, out: Any, begin: Any, end: Any, high: Any, scale: Any, offset: Any, gain: Any, shift: Any, activation: Any,
+    away: Any,
+) -> Any:  # fmt: skip
+    """Elements begin to end, in blocks from a cache line on."""
+    if are_lines(out, activation, run, residual, high, scale, offset, gain, shift):
+        return stream_by_lines
+    return stream_by_elements
+
+
+def stream_by_lines(run, residual, out, begin, end, high, scale, offset, gain, shift, activation, away):
+    for index in range(begin, end, STREAMED):
+        fetch_block(run, away, index)
+        for i in range(index, index + STREAMED, 2 * lanes_of(out)):
+            first = normalized_line_at(run, residual, i, None, out, high, scale, offset, gain, shift, activation)
+            second = normalized_line_at(run, residual, i + lanes_of(out), None, out, high, scale, offset, gain, shift, activation)
+            stream_two_lanes(out, i, first, second)
+
+
+def stream_by_elements(run, residual, out, begin, end, high, scale, offset, gain, shift, activation, away):
     block = block_of(out)
     for index in range(begin, end, STREAMED):
         fetch_block(run, away, index)
         normalize_piece(run, residual, block, index, STREAMED, high, scale, offset, gain, shift, activation)
         stream_block(block, out, index)
-    normalize_edges(run, residual, out, n, begin, end, high, scale, offset, gain, shift, activation)
 
 
 @loop

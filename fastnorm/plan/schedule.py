@@ -29,7 +29,7 @@ from fastnorm.plan.tiles import (
     has_short_runs,
     narrow_tile,
 )
-from fastnorm.runtime.machine import is_amd, is_zen_5, last_level_cache_bytes, streaming_stores_pay
+from fastnorm.runtime.machine import is_amd, is_zen_4, is_zen_5, last_level_cache_bytes, streaming_stores_pay
 
 # Bytes of one run: it stays in a 32 KB L1 with what is written.
 TILE_BYTES = 16384
@@ -97,6 +97,10 @@ PART_OF_CACHE_READ_TWICE = 1 / 3
 # or slow state), 1.0 to 1.47 (their gradients), 1.3 to 1.7 (layer and RMS norm, 12 to 16 MB; 22 MB 1.07 to 1.4); from memory it was 0.92 to
 # 1.05, but gradients of rows 0.77 to 0.84, short rows and planes 0.43 to 0.95.
 PART_OF_ZEN_5, PART_OF_ZEN_5_READ_TWICE = 0.8, 1 / 2
+# The first one also on a Zen 4, in forward passes of rows of so many bytes, whose parameters and sums stay in registers: in a loop over the
+# same arrays of 26 MB of traffic 1.04 to 1.7 times as fast, after other things 0.82 (inference) to 1.06; and of 16-bit numbers: 1.0 to 1.7
+# and 0.82 to 1.0. Rows of 200 to 2048 float32 numbers stream: 0.55 to 1.3 and 0.7 to 0.95.
+NARROW_ROW_BYTES = 512
 # Rows of columns whose gradients are summed at once, which saves loads and stores of their sums; of as many bytes as caches do not hold
 # only one, because memory is read faster in two streams than in eight: backward took 3.7 and 3.4 ms (26 MB), 11.5 and 10.3 (67 MB),
 # but of 13 MB 1.09 and 1.22 (two cores of a Zen 4). From the size alone: the order of a sum makes its last bits. Where vectors are written
@@ -182,7 +186,7 @@ def make_schedule(
             compute_bytes,
             n_threads,
             parallel,
-            traffic_bytes > cache_bytes * (_part_for_columns(geometry, compute_bytes) if accumulates or is_amd() else 1),
+            traffic_bytes > cache_bytes * (_part_for_columns(geometry, compute_bytes, gradient, widened) if accumulates or is_amd() else 1),
             foldable=rows_contiguous and not per_element,
             gradient=gradient,
             two_phases=two_phases,
@@ -214,10 +218,14 @@ def make_schedule(
     return schedule._replace(ahead=read_only and compute_bytes == 4 and traffic_bytes >= FETCHED_BYTES)
 
 
-def _part_for_columns(geometry: Geometry, compute_bytes: int) -> float:
+def _part_for_columns(geometry: Geometry, compute_bytes: int, gradient: bool, widened: bool) -> float:
     """Of the last-level cache that columns may fill."""
-    held = is_zen_5() and geometry.inner == 1 and geometry.channel * compute_bytes <= WHOLE_ROW_BYTES
-    return PART_OF_ZEN_5 if held else PART_OF_CACHE
+    row_bytes = geometry.channel * compute_bytes
+    if geometry.inner > 1 or not (is_zen_5() or is_zen_4()):
+        return PART_OF_CACHE
+    if is_zen_4():
+        return PART_OF_ZEN_5 if not gradient and (widened or row_bytes <= NARROW_ROW_BYTES) else PART_OF_CACHE
+    return PART_OF_ZEN_5 if row_bytes <= WHOLE_ROW_BYTES else PART_OF_CACHE
 
 
 def _part_of_planes(geometry: Geometry, compute_bytes: int, gradient: bool) -> float:

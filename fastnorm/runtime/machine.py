@@ -72,6 +72,11 @@ def is_zen_5() -> bool:
     return is_amd() and _told("cpu family") == "26"
 
 
+@cache
+def is_zen_4() -> bool:
+    return is_amd() and not is_zen_5() and " avx512f " in _told_of_processor()
+
+
 def prefetching_pays() -> bool:
     """Whether kernels ask for rows before they need them: everywhere but on AMD."""
     return not is_amd()
