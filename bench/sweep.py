@@ -44,6 +44,7 @@ def _odd() -> list[Row]:
     planes = [shape for shape, dims in SHAPES.items() if shape.startswith("odd/") and len(dims) == 4]
     rows = [shape for shape, dims in SHAPES.items() if shape.startswith("odd/") and len(dims) == 2]
     table = [(operation, layout, planes) for operation in ("train", "backward") for layout in ("NCHW", "NHWC")]
+    table += [(operation, "NC", ["odd/few-rows"]) for operation in ("inference", "backward")]
     table += [("inference", "NCHW", planes), ("train", "NC", rows), ("layer_norm", "rows", rows)]
     table += [("var", axis, rows) for axis in ("axis0", "axis1")]
     # Of one element the gradient is 0, the difference of two numbers of which both are rounded: there is no error to be compared.

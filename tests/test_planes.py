@@ -11,6 +11,8 @@ from checks_family import check_group
 
 import fastnorm as fn
 import fastnorm.runtime.threads
+from fastnorm.plan.geometry import Geometry
+from fastnorm.plan.tiles import are_columns
 
 # Several chunks, none of which begins with a plane; channels that wrap within a chunk, and of which a chunk has only some.
 CUT_PLANES = [(1, 301, 12, 12), (2, 97, 16, 16), (5, 53, 13, 13), (41, 3, 19, 19), (1, 67, 31, 31)]
@@ -31,6 +33,14 @@ BLOCKS = [
 ]
 # Gradients are walked so of fewer samples.
 GRADIENT_BLOCKS = [shape for shape in BLOCKS if shape[0] <= 4]
+
+
+@pytest.mark.parametrize("samples", range(2, 10))
+def test_tables_are_columns_however_few_their_rows(samples: int) -> None:
+    """Inference of 2 to 7 rows had been run by run, runs of one element."""
+    table = Geometry(1, samples, 1000, 1, 1)
+    for two_phases, gradient, read_only in ((True, False, False), (True, True, False), (False, False, False), (False, False, True)):
+        assert are_columns(table, two_phases=two_phases, gradient=gradient, read_only=read_only)
 
 
 @pytest.mark.parametrize("dtype", cases.FLOATS, ids=str)

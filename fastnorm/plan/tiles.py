@@ -19,8 +19,8 @@ SHORTEST_RUN = 16
 TRAINED, GRADIENTS, AVERAGED = ((32, 191), (8, 100), (2, 64)), ((8, 49), (2, 36)), ((16, 191), (2, 100))
 # The same of given statistics: samples at least, and of how many elements. As planes, from 8 samples on, 2 x 2 took 1.2 to 2.5 times as
 # long, 3 x 3 1.2 to 2.1, 5 x 5 1.05 to 1.35, but 4 x 4 0.75 to 1.04 and 6 x 6 to 8 x 8 0.65 to 1.1; of 2 samples all of these took 0.44 to
-# 0.98 (Zen 5, vectors with masks and without).
-APPLIED = ((8, 1, 15), (8, 17, 31))
+# 0.98 (Zen 5, vectors with masks and without). Single elements are none: from 2 samples on their columns are 15 to 55 times as fast.
+APPLIED = ((2, 1, 1), (8, 2, 15), (8, 17, 31))
 # Elements from which on gradients of SHORT_RUN are columns: (32, 2048, 7, 7) took 1.1 ms, as planes 2.6.
 GRADIENT_ELEMENTS = 5 << 17
 # Planes of batch norm, as many as caches hold, that `kernels.short_planes` and `kernels.gradient_planes` take: of so many samples at most,
