@@ -82,6 +82,7 @@ NUM_GROUPS: dict[str, Bad] = {
     "num_groups negative": ({"num_groups": -2}, ValueError, "num_groups.*-2"),
     "num_groups a float": ({"num_groups": 2.0}, TypeError, "num_groups"),
     "num_groups a string": ({"num_groups": "2"}, TypeError, "num_groups"),
+    "num_groups an array": ({"num_groups": np.ones(2)}, TypeError, "num_groups"),
     "num_groups absent": ({"num_groups": None}, TypeError, "num_groups"),
 }
 RESIDUAL: dict[str, Bad] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -86,9 +87,12 @@ def _groups_of(x: Array, axis: Any, num_groups: Any) -> _Groups:
     channels = x.shape[index]
     if num_groups is EVERY_CHANNEL:
         return _Groups(index, channels, max(channels, 1))
-    if isinstance(num_groups, bool) or not hasattr(num_groups, "__index__"):
-        raise TypeError(f"num_groups must be an integer, got {num_groups!r}")
-    n = num_groups.__index__()
+    try:
+        if isinstance(num_groups, bool):
+            raise TypeError
+        n = operator.index(num_groups)
+    except TypeError:  # of an array of floats, too, which has a method for it
+        raise TypeError(f"num_groups must be an integer, got {num_groups!r}; pass the number of groups, a divisor of {channels}") from None
     if n < 1 or channels % n:
         raise ValueError(f"num_groups is {n} but axis {index} of x has {channels} channels; pass a divisor of {channels}")
     return _Groups(index, channels, n)
