@@ -117,7 +117,7 @@ def test_without_nan_the_bits_of_the_plain_function(dtype: Any) -> None:
 
 
 @pytest.mark.parametrize("holes", [(np.nan,), (np.inf,), (np.nan, np.inf), (np.inf, -np.inf)], ids=str)
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("dtype", cases.FLOATS, ids=str)
 def test_the_short_way_with_nan_and_infinities(monkeypatch: pytest.MonkeyPatch, dtype: Any, holes: tuple[float, ...]) -> None:
     """Bits and warnings of the general one, and what it is of NumPy in float64."""
     arrays = []
@@ -135,7 +135,9 @@ def test_the_short_way_with_nan_and_infinities(monkeypatch: pytest.MonkeyPatch, 
         np.testing.assert_array_equal(found, general)
         assert (type(found), np.shape(found), texts) == (type(general), np.shape(general), said)
         expected = recorded(name, np, a.astype(np.float64), axis)[0]
-        np.testing.assert_allclose(found, expected, *((1e-2, 1e-2) if dtype is np.float16 else (1e-5, 1e-5)))
+        np.testing.assert_allclose(
+            np.asarray(found, np.float64), expected, *((1e-2, 1e-2) if np.dtype(dtype).itemsize == 2 else (1e-5, 1e-5))
+        )
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -227,7 +229,7 @@ def memories(a: np.ndarray) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.uint8])
+@pytest.mark.parametrize("dtype", [*cases.FLOATS, np.dtype(np.uint8)], ids=str)
 def test_the_short_way_through_any_memory(dtype: Any) -> None:
     a = (np.random.default_rng(3).standard_normal((5, 6, 7)) * 90).astype(dtype)
     for memory, same in memories(a).items():
@@ -447,6 +449,9 @@ def test_bfloat16() -> None:
         np.testing.assert_allclose(found.astype(float), getattr(np, name)(a.astype(float), 0), rtol=2.0**-7)
     a[3, 1] = np.nan
     assert np.isnan(fn.nanmean(a, 0).astype(float)).sum() == 0
+    far = np.array([[3e38, 1.0], [-3e38, 2.0], [3e38, 3.0]], cases.BFLOAT16)  # whose differences are no float32
+    np.testing.assert_array_equal(fn.mean(far, 0), fn.mean(far, 0, where=True))
+    np.testing.assert_allclose(fn.mean(far, 0).astype(float), [1e38, 2.0], rtol=2.0**-7)
 
 
 # --- accuracy ---

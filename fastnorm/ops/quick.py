@@ -17,7 +17,7 @@ from fastnorm import kernels
 from fastnorm.ops import passes
 from fastnorm.ops.launch import Driver, all_finite
 from fastnorm.ops.reduction import FEW, QUARTER, begins_with_nan, count_of, in_parts, layout_of, plan
-from fastnorm.plan.intake import normalize_axes, result_dtype
+from fastnorm.plan.intake import is_bfloat16, is_float, normalize_axes, result_dtype
 from fastnorm.plan.problem import Layout, arrange
 from fastnorm.plan.schedule import PARALLEL_ELEMENTS, TILE_BYTES
 from fastnorm.plan.table import INNER, MEAN_OF, N_ROWS, NO_RSTD, PROBLEM, SRC, STD_OF, STEP_INNER, TILE, VARIANCE_OF, WIDTH
@@ -183,14 +183,15 @@ def _settled(a: Array, values: Array, omit: bool) -> bool:
 
 def _goes_far(a: Array) -> bool:
     """Whether an element is infinite, or so large that a difference of two may be. In pieces, as NumPy makes a number of every element."""
-    if a.dtype.kind != "f":
+    if not is_float(a.dtype):
         return False
     flat = a.reshape(-1) if a.flags.c_contiguous else a
     pieces = (flat[k : k + _PIECE] for k in range(0, len(flat), _PIECE))
     if a.dtype.char == "e":  # `isinf` of a million halves takes 2.4 ms
         return any((piece.view(np.uint16) & 0x7FFF == 0x7C00).any() for piece in pieces)
-    far = np.finfo(a.dtype).max * QUARTER
-    return any((np.abs(piece) > far).any() for piece in pieces)
+    single = is_bfloat16(a.dtype)
+    far = np.finfo(np.float32 if single else a.dtype).max * QUARTER
+    return any((np.abs(piece.astype(np.float32) if single else piece) > far).any() for piece in pieces)
 
 
 def _moments_of_all(a: Any, omit: bool) -> tuple[float, float] | None:
@@ -228,9 +229,9 @@ def _walk_along(a: Any, axis: Any, omit: bool) -> _Walk | None:
     if type(a) is not np.ndarray or not (type(axis) is int or axis is None or _are_axes(axis)):
         return None
     dtype, flags = a.dtype, a.flags.num & (_PLAIN | _WRITABLE)
-    if dtype.char not in _CHARS or not dtype.isnative or not 0 < a.size <= _MOST_ELEMENTS:
+    if not (dtype.char in _CHARS or is_bfloat16(dtype)) or not dtype.isnative or not 0 < a.size <= _MOST_ELEMENTS:
         return None
-    if omit and a.size > _MANY and dtype.kind == "f" and begins_with_nan(a):
+    if omit and a.size > _MANY and is_float(dtype) and begins_with_nan(a):
         return None
     key = (a.shape, dtype.char, axis, threads._number, flags, None if flags & _PLAIN == _PLAIN else a.strides)
     try:
