@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from fastnorm.ops.few import again, find, offer
 from fastnorm.ops.repeat import backpropagator, normalizer
 from fastnorm.ops.rows import statistic
 from fastnorm.plan.geometry import BATCH, KEPT, REDUCED, VARYING
-from fastnorm.plan.intake import as_array, eps_of, normalize_axis, vector
+from fastnorm.plan.intake import as_array, eps_of, integer, normalize_axis, vector
 from fastnorm.plan.problem import Layout, Problem, arrange
 from fastnorm.runtime.threads import get_num_threads
 
@@ -87,12 +86,7 @@ def _groups_of(x: Array, axis: Any, num_groups: Any) -> _Groups:
     channels = x.shape[index]
     if num_groups is EVERY_CHANNEL:
         return _Groups(index, channels, max(channels, 1))
-    try:
-        if isinstance(num_groups, bool):
-            raise TypeError
-        n = operator.index(num_groups)
-    except TypeError:  # of an array of floats, too, which has a method for it
-        raise TypeError(f"num_groups must be an integer, got {num_groups!r}; pass the number of groups, a divisor of {channels}") from None
+    n = integer("num_groups", num_groups, f"the number of groups, a divisor of {channels}")
     if n < 1 or channels % n:
         raise ValueError(f"num_groups is {n} but axis {index} of x has {channels} channels; pass a divisor of {channels}")
     return _Groups(index, channels, n)

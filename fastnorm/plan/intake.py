@@ -70,6 +70,16 @@ def result_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype if dtype.isnative else dtype.newbyteorder("=")
 
 
+def integer(name: str, value: Any, remedy: str) -> int:
+    """Raises TypeError, also of a truth, and of an array, which has a method for it."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}; pass {remedy}") from None
+
+
 def normalize_axis(axis: Any, ndim: int, of: str = "x") -> int:
     """A non-negative axis of what users call by this name. Raises AxisError when out of range, TypeError when not an integer."""
     if type(axis) is int and 0 <= axis < ndim:
