@@ -93,8 +93,7 @@ def are_registers() -> bool:
 def rounds_lanes(storage: Any) -> bool:
     """Whether lanes are written to elements of a 16-bit storage in one instruction of which LLVM makes no good use in a loop.
 
-    It rounds four numbers to bfloat16 with each, or all of them in 12 instructions. Two cores of a Zen 4, against such loops: see
-    `kernels.tile.normalize_in_lanes`.
+    It rounds four numbers to bfloat16 with each, or all of them in 12 instructions. What that costs: `kernels.tile.normalize_in_lanes`.
     """
     return is_tagged(storage, BFloat16) and not is_strided(storage) and bits.has_bfloat16(cpu_target.target_context.codegen().magic_tuple())
 

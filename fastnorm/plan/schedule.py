@@ -224,7 +224,8 @@ def _part_for_columns(geometry: Geometry, compute_bytes: int, gradient: bool, wi
     if geometry.inner > 1 or not (is_zen_5() or is_zen_4()):
         return PART_OF_CACHE
     if is_zen_4():
-        return PART_OF_ZEN_5 if not gradient and (widened or row_bytes <= NARROW_ROW_BYTES) else PART_OF_CACHE
+        halves = widened and compute_bytes == 4
+        return PART_OF_ZEN_5 if not gradient and (halves or row_bytes <= NARROW_ROW_BYTES) else PART_OF_CACHE
     return PART_OF_ZEN_5 if row_bytes <= WHOLE_ROW_BYTES else PART_OF_CACHE
 
 
