@@ -124,12 +124,17 @@ def normalize_four(runs: Any, residuals: Any, outs: Any, n: Any, high: Any, scal
 
 
 @loop
+def three_lanes(high, scale, offset, i, count, like):
+    return lanes_at(high, i, count, like), lanes_at(scale, i, count, like), lanes_at(offset, i, count, like)
+
+
+@loop
 def normalize_four_lines(runs, residuals, outs, begin, end, count, high, scale, offset, activation):
     r0, r1, r2, r3 = runs
     e0, e1, e2, e3 = residuals
     o0, o1, o2, o3 = outs
     for i in range(begin, end, lanes_of(o0)):
-        h, a, b = lanes_at(high, i, count, o0), lanes_at(scale, i, count, o0), lanes_at(offset, i, count, o0)
+        h, a, b = three_lanes(high, scale, offset, i, count, o0)
         write_lanes(o0, i, normalized_line(r0, e0, i, count, o0, h, a, b, None, None, activation), count)
         write_lanes(o1, i, normalized_line(r1, e1, i, count, o0, h, a, b, None, None, activation), count)
         write_lanes(o2, i, normalized_line(r2, e2, i, count, o0, h, a, b, None, None, activation), count)
@@ -174,17 +179,12 @@ def stream_two_lines(run, residual, out, i, first, second, activation):
     stream_two_lanes(out, i, z0, z1)
 
 
-@loop
-def three_lanes(high, scale, offset, i, like):
-    return lanes_at(high, i, None, like), lanes_at(scale, i, None, like), lanes_at(offset, i, None, like)
-
-
 def stream_four_by_lines(runs, residuals, outs, begin, end, high, scale, offset, activation):
     r0, r1, r2, r3 = runs
     e0, e1, e2, e3 = residuals
     o0, o1, o2, o3 = outs
     for i in range(begin, end, 2 * lanes_of(o0)):
-        first, second = three_lanes(high, scale, offset, i, o0), three_lanes(high, scale, offset, i + lanes_of(o0), o0)
+        first, second = three_lanes(high, scale, offset, i, None, o0), three_lanes(high, scale, offset, i + lanes_of(o0), None, o0)
         stream_two_lines(r0, e0, o0, i, first, second, activation)
         stream_two_lines(r1, e1, o1, i, first, second, activation)
         stream_two_lines(r2, e2, o2, i, first, second, activation)
@@ -234,6 +234,12 @@ def gradient_of_four(
 
 
 @loop
+def five_lanes(high, scale, shift, offset, slope, i, count, like):
+    h, a, b = three_lanes(high, scale, shift, i, count, like)
+    return h, a, b, lanes_at(offset, i, count, like), lanes_at(slope, i, count, like)
+
+
+@loop
 def gradient_of_four_lines(grads, runs, residuals, outs, extras, begin, end, count, high, scale, shift, offset, slope, activation):
     g0, g1, g2, g3 = grads
     r0, r1, r2, r3 = runs
@@ -241,8 +247,7 @@ def gradient_of_four_lines(grads, runs, residuals, outs, extras, begin, end, cou
     o0, o1, o2, o3 = outs
     x0, x1, x2, x3 = extras
     for i in range(begin, end, lanes_of(o0)):
-        h, a, b = lanes_at(high, i, count, o0), lanes_at(scale, i, count, o0), lanes_at(shift, i, count, o0)
-        c, s = lanes_at(offset, i, count, o0), lanes_at(slope, i, count, o0)
+        h, a, b, c, s = five_lanes(high, scale, shift, offset, slope, i, count, o0)
         write_lanes(o0, i, gradient_line(g0, r0, e0, x0, i, count, o0, h, None, a, None, b, c, s, activation), count)
         write_lanes(o1, i, gradient_line(g1, r1, e1, x1, i, count, o0, h, None, a, None, b, c, s, activation), count)
         write_lanes(o2, i, gradient_line(g2, r2, e2, x2, i, count, o0, h, None, a, None, b, c, s, activation), count)
@@ -289,12 +294,6 @@ def stream_two_gradient_lines(grad, run, residual, out, extra, i, first, second,
     stream_two_lanes(out, i, z0, z1)
 
 
-@loop
-def five_lanes(high, scale, shift, offset, slope, i, like):
-    h, a, b = three_lanes(high, scale, shift, i, like)
-    return h, a, b, lanes_at(offset, i, None, like), lanes_at(slope, i, None, like)
-
-
 def stream_gradient_of_four_by_lines(grads, runs, residuals, outs, extras, begin, end, high, scale, shift, offset, slope, activation):
     g0, g1, g2, g3 = grads
     r0, r1, r2, r3 = runs
@@ -302,8 +301,8 @@ def stream_gradient_of_four_by_lines(grads, runs, residuals, outs, extras, begin
     o0, o1, o2, o3 = outs
     x0, x1, x2, x3 = extras
     for i in range(begin, end, 2 * lanes_of(o0)):
-        first = five_lanes(high, scale, shift, offset, slope, i, o0)
-        second = five_lanes(high, scale, shift, offset, slope, i + lanes_of(o0), o0)
+        first = five_lanes(high, scale, shift, offset, slope, i, None, o0)
+        second = five_lanes(high, scale, shift, offset, slope, i + lanes_of(o0), None, o0)
         stream_two_gradient_lines(g0, r0, e0, o0, x0, i, first, second, activation)
         stream_two_gradient_lines(g1, r1, e1, o1, x1, i, first, second, activation)
         stream_two_gradient_lines(g2, r2, e2, o2, x2, i, first, second, activation)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastnorm.ops.door import rounded
-from fastnorm.plan.intake import as_array, is_float, normalize_axis, overlaps
+from fastnorm.plan.intake import as_array, integer, is_float, normalize_axis, overlaps
 
 Array = NDArray[Any]
 Self = TypeVar("Self", bound="Layer")
@@ -21,9 +21,7 @@ _OVERWRITTEN = "backward needs the input of the last forward pass, which out= ov
 
 def count_of(name: str, value: Any) -> int:
     """A positive integer. Raises TypeError, ValueError."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an integer, got {value!r}; pass a positive integer")
-    number = operator.index(value)
+    number = integer(name, value, "a positive integer")
     if number < 1:
         raise ValueError(f"{name} is {value!r} but must be at least 1; pass a positive integer")
     return number
@@ -31,9 +29,7 @@ def count_of(name: str, value: Any) -> int:
 
 def axis_of(value: Any) -> int:
     """An axis of inputs whose rank is not known yet. Raises TypeError."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"axis must be an integer, got {value!r}; pass the channel axis of x, for example 1")
-    return operator.index(value)
+    return integer("axis", value, "the channel axis of x, for example 1")
 
 
 def check_channels(name: str, x: Array, axis: int, channels: int) -> int:
